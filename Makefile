@@ -1,0 +1,53 @@
+# make demo   a real Kubernetes and a real Slurm on this machine, and a pod running as a job
+# make test   every test, the end-to-end ones on those real parts included
+# make check  lint, types, architecture and unit tests, in under a minute
+# make bench  what the bridge costs, beside plain sbatch
+# make down   stops everything that was started here
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+AT_ONCE := $(shell expr 2 \* `nproc 2>/dev/null || echo 2`)
+
+.PHONY: demo test check unit bench down venv clean
+.DEFAULT_GOAL := check
+
+demo: $(STAMP)
+	@$(BIN)/python -m slurmlet demo
+
+down: $(STAMP)
+	@$(BIN)/python -m slurmlet demo --stop
+	@$(BIN)/python -m testbed down
+
+test: check
+	@$(BIN)/python -m testbed up
+	@$(BIN)/python -m tests.e2e
+
+check: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/vermin --no-tips -q -t=3.6- --violations slurm_plugin/runner slurm_plugin/hostagent slurm_plugin/jobdir.py
+	@$(BIN)/python -m pytest -q -n $(AT_ONCE) --dist worksteal -m "not e2e" tests
+
+unit: $(STAMP)
+	@$(BIN)/python -m pytest -q -n $(AT_ONCE) --dist worksteal -m "not e2e" tests
+
+bench: $(STAMP)
+	@$(BIN)/python -m testbed up
+	@$(BIN)/python -m benchmarks
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; Python 3.11 or later is needed (make PYTHON=/path/to/python3)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: Python 3.11 or later is needed (make PYTHON=/path/to/python3)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "Installing python3-venv …"; apt-get -qq update && apt-get -qq install -y python3-venv; }
+	@echo "Installing the Python packages into $(VENV) …"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,76 @@
+"""The sidecar's side of a connection that it opens itself, where its site lets nothing in.
+
+One WebSocket over TLS goes out to the agent's switchboard; requests come back through it as if they had come to a port of
+the sidecar's own. The agent is known by its certificate, the sidecar by its own.
+"""
+
+import asyncio
+import logging
+import ssl
+
+import aiohttp
+
+from slurm_plugin.errors import ConfigurationError, TransportError
+
+from . import frames, wire
+from .config import DialSettings
+from .multiplex import Multiplexer, Stream, carry
+from .tls import load_pair
+
+log = logging.getLogger(__name__)
+
+PATH = "/v1/sidecar"
+REPLACED = 4001
+"""The WebSocket close code by which a sidecar hears that another one with its name has called."""
+_CONNECT_SECONDS = 15.0
+_RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
+_REPLACED_SECONDS = 60.0  # two of one name are a mistake; they shall not take the line from each other all the time
+
+
+async def dial(settings: DialSettings, socket_path: str) -> None:
+    """Keep one connection to the agent for ever; its streams are carried to the unix socket where the API is served."""
+    failures = 0
+    while True:
+        seconds = _RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)]
+        try:
+            async with aiohttp.ClientSession() as session:
+                limits = aiohttp.ClientWSTimeout(ws_close=_CONNECT_SECONDS)
+                async with asyncio.timeout(_CONNECT_SECONDS):
+                    socket = await session.ws_connect(
+                        settings.url.rstrip("/") + PATH,
+                        ssl=_context(settings),
+                        heartbeat=wire.PULSE_SECONDS,
+                        max_msg_size=frames.MOST_FRAME_BYTES + 1,
+                        timeout=limits,
+                    )
+                log.info("connected to the agent at %s", settings.url)
+                failures, seconds = 0, _RETRY_SECONDS[0]
+                why = await Multiplexer(socket, opened=lambda stream: _serve(stream, socket_path)).run()
+                if socket.close_code == REPLACED:
+                    why, seconds = "another sidecar has called with this certificate's name", _REPLACED_SECONDS
+        except aiohttp.WSServerHandshakeError as error:
+            why = error.headers.get("Slurmlet-Refusal", "") if error.headers else ""
+            why = why or f"it answered {error.status}, which no agent's switchboard does"
+        except (aiohttp.ClientError, TimeoutError, OSError, ConfigurationError) as error:
+            why = str(error) or type(error).__name__
+        log.warning("no connection to the agent at %s: %s; again in %g s", settings.url, why, seconds)
+        await asyncio.sleep(seconds)
+        failures += 1
+
+
+def _context(settings: DialSettings) -> ssl.SSLContext:
+    """Return TLS as the files are now. Raises ConfigurationError naming the file."""
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(f"dial.ca_file: {settings.ca_file}: {error}") from error
+    load_pair(context, settings.certificate)
+    return context
+
+
+async def _serve(stream: Stream, socket_path: str) -> None:
+    try:
+        reader, writer = await asyncio.open_unix_connection(socket_path)
+    except OSError as error:
+        raise TransportError(f"the sidecar's own socket: {error}") from error
+    await carry(stream, reader, writer)

@@ -1,0 +1,84 @@
+"""Whether a job could ever run: against the nodes of its partition, before sbatch is asked. Pure.
+
+Down and drained nodes count, for a job may wait for them; what no node has can't be waited for. What is left to say
+(states, limits of partitions, associations) is slurmctld's.
+"""
+
+from collections.abc import Iterable
+
+from .annotations import field_of
+from .cluster import Cluster, SlurmNode
+from .config import PolicyRule, ResourceMapping
+from .errors import PolicyError, TooLargeError
+from .job import BatchJob, Gres
+
+_FIELD = "spec.containers"
+
+
+def candidates(cluster: Cluster, partition: str) -> tuple[SlurmNode, ...]:
+    """Return the nodes of a partition (or several, with commas), "" for the default one's; all of them while it is not known."""
+    names = set(partition.split(",")) if partition else {each.name for each in cluster.partitions if each.default}
+    found = tuple(node for node in cluster.nodes if node.partitions & names)
+    return found or cluster.nodes
+
+
+def check_size(job: BatchJob, cluster: Cluster, resources: dict[str, ResourceMapping]) -> None:
+    """Raise TooLargeError if no node that the job could run on is large enough, naming the resource and the limit.
+
+    ``resources``: which extended resource a GRES is asked for by.
+    """
+    nodes = candidates(cluster, job.placement.partition)
+    if not nodes:
+        return
+    where = f"partition {job.placement.partition}" if job.placement.partition else "the default partition"
+    limits = (
+        ("cpu", job.cpus_per_node, max(node.cpus for node in nodes), "CPUs"),
+        ("memory", job.memory_mib or 0, max(node.memory_mib for node in nodes), "MiB of memory"),
+        ("ephemeral-storage", job.tmp_mib or 0, max(node.tmp_mib for node in nodes), "MiB of temporary space"),
+    )
+    for resource, wanted, most, unit in limits:
+        if wanted > most:
+            raise TooLargeError(_FIELD, resource, _too_large(wanted, most, unit, where))
+    for gres in job.gres:
+        most = max(_has(node, gres) for node in nodes)
+        if gres.count > most:
+            unit = " ".join(word for word in (gres.name, gres.type) if word)
+            raise TooLargeError(_FIELD, _resource(gres, resources), _too_large(gres.count, most, unit, where))
+    if not any(_fits(job, node) for node in nodes):
+        message = f"no node of {where} has all of what the job asks for at once"
+        raise TooLargeError(_FIELD, "cpu", message)
+
+
+def check_exclusive(job: BatchJob, rule: PolicyRule, cluster: Cluster | None) -> None:
+    """Raise PolicyError if a whole node may be more CPUs than the rule allows, as far as is known."""
+    if not job.placement.exclusive or rule.max_cpus is None:
+        return
+    nodes = () if cluster is None else candidates(cluster, job.placement.partition)
+    most = max((node.cpus for node in nodes), default=None)
+    if most is None or most > rule.max_cpus:
+        size = "of a size that is not known" if most is None else f"of up to {most} CPUs"
+        message = f"a whole node {size} may be more than this namespace may use ({rule.max_cpus} CPUs)"
+        raise PolicyError(field_of("exclusive"), message)
+
+
+def _too_large(wanted: int, most: int, unit: str, where: str) -> str:
+    return f"{wanted} {unit} are more than the largest node of {where} has ({most})"
+
+
+def _has(node: SlurmNode, gres: Gres) -> int:
+    return sum(n for (name, kind), n in node.gres.items() if name == gres.name and gres.type in {"", kind})
+
+
+def _fits(job: BatchJob, node: SlurmNode) -> bool:
+    return (
+        job.cpus_per_node <= node.cpus
+        and (job.memory_mib or 0) <= node.memory_mib
+        and (job.tmp_mib or 0) <= node.tmp_mib
+        and all(gres.count <= _has(node, gres) for gres in job.gres)
+    )
+
+
+def _resource(gres: Gres, resources: dict[str, ResourceMapping]) -> str:
+    """Return the extended resource that a GRES is, as Kubernetes names it."""
+    names: Iterable[str] = (name for name, mapping in resources.items() if mapping.gres == gres.name)
+    return next(iter(names), gres.name)

@@ -1,0 +1,1 @@
+"""How one speaks to Slurm: its commands, its REST daemon, its library."""

@@ -1,0 +1,110 @@
+"""Commands and files on this machine, as this user or, with a prefix, as another one."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+import time
+from asyncio.subprocess import Process
+from collections.abc import Callable, Sequence
+from tempfile import TemporaryFile
+from typing import IO
+
+from ..errors import TransportError
+from .agent import AgentHost
+from .channel import NoPythonError
+
+_READ_BYTES = 256 << 10
+_LAST_WORDS_BYTES = 4096
+# The agent gives its processes a second between TERM and KILL.
+_END_SECONDS = 5.0
+
+
+class LocalHost(AgentHost):
+    """The agent as a child process. ``prefix`` is put before its argv, e.g. ``("sudo", "-n", "-u", "alice")``."""
+
+    def __init__(
+        self, *, python: str = sys.executable, prefix: Sequence[str] = (), now: Callable[[], float] = time.monotonic
+    ) -> None:
+        async def opener(argv: tuple[str, ...]) -> LocalChannel:
+            return await LocalChannel.open((*prefix, *argv))
+
+        super().__init__("this machine", opener, pythons=(python,), now=now)
+
+
+class LocalChannel:
+    """A child process at the other end of a socket pair. Made by ``open``.
+
+    Its standard error is a file: a pipe might be held open by what outlives the agent, and would then be waited for.
+    """
+
+    def __init__(
+        self, process: Process, errors: IO[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._process = process
+        self._errors = errors
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def open(cls, argv: tuple[str, ...]) -> "LocalChannel":
+        """Start ``argv``, out of reach of this terminal's signals."""
+        ours, theirs = socket.socketpair()
+        errors = TemporaryFile()  # noqa: SIM115 - closed with the channel
+        try:
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    *argv,
+                    stdin=theirs.fileno(),
+                    stdout=theirs.fileno(),
+                    stderr=errors,
+                    start_new_session=True,
+                    cwd="/",
+                )
+        except OSError as error:
+            ours.close()
+            errors.close()
+            raise NoPythonError(f"{argv[0]}: {error.strerror}") from error
+        reader, writer = await asyncio.open_connection(sock=ours, limit=4 * _READ_BYTES)
+        return cls(process, errors, reader, writer)
+
+    async def read(self) -> bytes:
+        """Return some bytes; b"" at the end."""
+        try:
+            return await self._reader.read(_READ_BYTES)
+        except ConnectionError:  # it died with our bytes unread
+            return b""
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes; waits while too much is unsent."""
+        try:
+            self._writer.write(data)
+            await self._writer.drain()
+        except ConnectionError as error:
+            raise TransportError(f"the host agent reads no more: {error}") from error
+
+    async def ended(self) -> tuple[int | None, str]:
+        """Return the exit code and the last words."""
+        try:
+            async with asyncio.timeout(_END_SECONDS):
+                code = await self._process.wait()
+        except TimeoutError:
+            return None, self._last_words()
+        return code if code >= 0 else 128 - code, self._last_words()
+
+    def _last_words(self) -> str:
+        self._errors.seek(max(0, self._errors.seek(0, os.SEEK_END) - _LAST_WORDS_BYTES))
+        return self._errors.read().decode(errors="replace")
+
+    async def close(self) -> None:
+        """Let the agent end by the end of its input; kill it if it does not."""
+        self._writer.transport.abort()
+        try:
+            async with asyncio.timeout(_END_SECONDS):
+                await self._process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+        self._errors.close()

@@ -1,0 +1,207 @@
+"""What a provider knows of its pods, merged from the job directories and from Slurm. No I/O.
+
+The two tell their stories at different moments, and neither may take a pod back in time: a runner's state is replaced
+only by a later one, a job's end stays its end.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from .contract import ContainerUsage, PodReport, PodUsage, ProbeUsage
+from .job import JobId, JobState, JobStatus, PodUid
+from .runner.state import RunnerState, Running
+from .runner.usage import Usage
+from .watching import DirectoryView, UsageView
+
+# Who a claim belongs to that keeps every job from running a pod (``submission``). Slurm gives no job this id.
+NOBODY = JobId("0")
+# The restart count of such a claim where only one attempt is withdrawn: the pod is still wanted and will be staged anew.
+WITHDRAWN = 1
+
+_LAST_WORD_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class PodRecord:
+    """One pod. ``submitted_id`` is what sbatch answered; ``claimed_by`` is the job that runs or ran the pod."""
+
+    uid: PodUid
+    namespace: str
+    name: str
+    submitted_id: JobId | None = None
+    claimed_by: JobId | None = None
+    job: JobStatus | None = None
+    runner: RunnerState | None = None
+    absent: bool = False
+    missing_since: float | None = None
+    ended_since: float | None = None
+    used: Usage | None = None
+
+    @property
+    def job_id(self) -> JobId | None:
+        """The pod's job: the one that claimed the pod, else the one that was submitted."""
+        return self.claimed_by or self.submitted_id
+
+    @property
+    def job_name(self) -> str:
+        """The job's name (``translate.job_name``)."""
+        return f"{self.namespace}/{self.name}:{self.uid}"
+
+    @property
+    def restart_count(self) -> int | None:
+        """How often Slurm requeued the job, as far as the queue said so."""
+        return None if self.job is None else self.job.restart_count
+
+    @property
+    def settled(self) -> bool:
+        """Whether Slurm need not be asked about this pod any more."""
+        return self.report().over
+
+    @property
+    def running(self) -> bool:
+        """Whether the pod's runner can be spoken to. Its own word may come earlier than Slurm's of the same run."""
+        job, runner = self.report().job, self.runner
+        if job is not None and job.state in {JobState.RUNNING, JobState.SUSPENDED}:
+            return True
+        alive = runner is not None and not runner.final and runner.job_id == self.job_id
+        return alive and runner is not None and (job is None or runner.restart >= (job.restart_count or 0))
+
+    def awaits_last_word(self, status: JobStatus, now: float) -> bool:
+        """Whether a job that Slurm says has ended may still have a last state on its way to us.
+
+        The runner writes it before it exits, but file systems show it later than slurmctld tells of the exit.
+        """
+        runner = self.runner
+        said = runner is not None and runner.final and runner.restart >= (status.restart_count or 0)
+        if said or (runner is None and status.state not in {JobState.COMPLETED, JobState.FAILED}):
+            return False
+        self.ended_since = now if self.ended_since is None else self.ended_since
+        return now - self.ended_since < _LAST_WORD_SECONDS
+
+    def usage(self) -> PodUsage | None:
+        """Return what its running containers have used; None while none runs, or its runner has not measured them yet."""
+        used, runner = self.used, self.runner
+        if used is None or runner is None or not self.running:
+            return None
+        if (used.job_id, used.restart) != (runner.job_id, runner.restart):
+            return None
+        running = {(c.name, c.state.started_at) for c in runner.containers if isinstance(c.state, Running)}
+        containers = tuple(ContainerUsage(*c) for c in used.containers if (c.name, c.started_at) in running)
+        probes = tuple(ProbeUsage(*probe) for probe in used.probes)
+        return PodUsage(self.uid, used.time, containers, probes) if containers else None
+
+    def report(self) -> PodReport:
+        """Return what is known, as the contract says it."""
+        job = self.job if self.job is not None and self.job.job_id == self.job_id else None
+        return PodReport(self.uid, self.namespace, self.name, self.job_id, job, self.runner, self.absent)
+
+
+def _later(new: RunnerState, old: RunnerState | None) -> bool:
+    """Whether a state is news: of another job (which took the claim), of a later run, or later in the same run."""
+    if old is None or new.job_id != old.job_id:
+        return True
+    return (new.restart, new.version) > (old.restart, old.version)
+
+
+class Records:
+    """All pods of a provider. Methods that learn something return the UIDs whose report changed."""
+
+    def __init__(self) -> None:
+        self._by_uid: dict[PodUid, PodRecord] = {}
+
+    def __iter__(self) -> Iterator[PodRecord]:
+        return iter(tuple(self._by_uid.values()))
+
+    def get(self, uid: PodUid) -> PodRecord | None:
+        """Return a pod's record, None if it is not known."""
+        return self._by_uid.get(uid)
+
+    def add(self, uid: PodUid, namespace: str, name: str) -> PodRecord:
+        """Return the pod's record, a new one if it was not known. A name that could not be read before is filled in."""
+        record = self._by_uid.setdefault(uid, PodRecord(uid, namespace, name))
+        record.namespace, record.name = record.namespace or namespace, record.name or name
+        return record
+
+    def remove(self, uid: PodUid) -> None:
+        """Forget a pod."""
+        self._by_uid.pop(uid, None)
+
+    def see_directory(self, view: DirectoryView) -> bool:
+        """Take in what a job directory says; whether it changed anything."""
+        if view.gone:
+            return False
+        record = self.add(view.uid, view.namespace, view.name)
+        before = record.report()
+        record.submitted_id = record.submitted_id or view.job_id
+        if view.claim is not None and view.claim[0] == NOBODY:
+            record.absent = record.absent or view.claim[1] != WITHDRAWN
+        elif view.claim is not None:
+            record.claimed_by = view.claim[0]
+        if view.state is not None and _later(view.state, record.runner):
+            record.runner = view.state
+        return record.report() != before
+
+    def see_usage(self, view: UsageView) -> None:
+        """Take in what a pod's runner says that its containers have used."""
+        if (record := self._by_uid.get(view.uid)) is not None:
+            record.used = view.usage
+
+    def usage(self) -> tuple[PodUsage, ...]:
+        """Return the usage of every pod that runs."""
+        return tuple(usage for record in self if (usage := record.usage()) is not None)
+
+    def unsettled(self) -> dict[JobId, PodRecord]:
+        """Return the pods whose jobs Slurm must still be asked about, by job id."""
+        return {record.job_id: record for record in self if record.job_id is not None and not record.settled}
+
+    def see_queue(
+        self, asked: Mapping[JobId, PodRecord], jobs: Mapping[JobId, JobStatus], now: float
+    ) -> tuple[list[PodUid], dict[JobId, PodRecord]]:
+        """Take in the queue's answer about ``asked``: the changed pods, and those whose jobs the queue does not know."""
+        changed, missing = [], {}
+        for job_id, record in asked.items():
+            status = jobs.get(job_id)
+            if status is None:
+                record.missing_since = now if record.missing_since is None else record.missing_since
+                missing[job_id] = record
+                continue
+            record.missing_since = None
+            if status.ended and record.awaits_last_word(status, now):
+                continue
+            if record.job != status:
+                record.job = status
+                changed.append(record.uid)
+        return changed, missing
+
+    def see_accounting(
+        self, missing: Mapping[JobId, PodRecord], ended: Mapping[JobId, JobStatus], now: float, patience: float
+    ) -> list[PodUid]:
+        """Take in accounting's answer about jobs that the queue does not know; the pods that are thereby settled.
+
+        A job that accounting does not know as ended is settled only by its runner's final state, or after
+        ``patience`` seconds of absence from the queue: slurmdbd may lag behind.
+        """
+        changed = []
+        for job_id, record in missing.items():
+            status = ended.get(job_id)
+            final = record.runner is not None and record.runner.final
+            waited = record.missing_since is not None and now - record.missing_since >= patience
+            if status is not None and status.ended:
+                # Accounting does not know how often the job was requeued; the queue did.
+                record.job, record.absent = replace(status, restart_count=record.restart_count), True
+            elif final or waited:
+                # What the queue said last is no end; without one the runner's word or "lost" decides.
+                record.job, record.absent = None, True
+            else:
+                continue
+            changed.append(record.uid)
+        return changed
+
+    def see_no_accounting(self, missing: Mapping[JobId, PodRecord], now: float) -> list[PodUid]:
+        """Take in that accounting can't be asked: only a runner's final word settles a pod, and no absence counts yet."""
+        changed = self.see_accounting(missing, {}, now, math.inf)
+        for record in missing.values():
+            if not record.absent:
+                record.missing_since = now
+        return changed

@@ -1,0 +1,90 @@
+"""The pod's door: a socket on the node through which the same user comes into the running containers.
+
+It lies in the run's own scratch directory, closed to everybody else; where that is stands in a file of the job
+directory. What happens behind it (``visits``) is loaded when somebody comes.
+"""
+
+import json
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING, Callable, List, Optional, Sequence
+
+from .container import ContainerLife
+from .loop import READ
+from .shared import Shared
+
+if TYPE_CHECKING:
+    from .visits import Visit
+
+_NAME = "door"
+_LEAVE_SECONDS = 1.0
+
+
+def at(path: str, directory: int) -> str:
+    """Return a short name of a socket in an open directory: a socket's own path may have 107 bytes at most."""
+    return "/proc/self/fd/%d/%s" % (directory, os.path.basename(path))
+
+
+class Door:
+    """The listening side. ``lives`` are the pod's containers, now and later; ``admit`` starts those that were added."""
+
+    def __init__(self, shared: Shared, lives: Sequence[ContainerLife], admit: Callable[[], None]) -> None:
+        self._admit = admit
+        self._shared = shared
+        self._lives = lives
+        self._socket: Optional[socket.socket] = None
+        self._visits: List[Visit] = []
+
+    def open(self) -> None:
+        """Listen, and say where. A pod whose door can't be made runs all the same; its job's output tells why."""
+        path = os.path.join(self._shared.scratch.path, _NAME)
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                listener.bind(at(path, directory))
+            finally:
+                os.close(directory)
+            os.chmod(path, 0o600)
+            listener.listen(64)
+            self._publish(path)
+        except OSError as error:
+            sys.stderr.write("slurmlet: nobody can enter this pod: %s\n" % error)
+            listener.close()
+            return
+        listener.setblocking(False)
+        self._socket = listener
+        self._shared.loop.watch(listener.fileno(), READ, self._accept)
+
+    def _publish(self, path: str) -> None:
+        run = self._shared.book.facts.run
+        target = self._shared.directory.door
+        temporary = "%s.%d.tmp" % (target, os.getpid())
+        with open(temporary, "w", encoding="utf-8") as stream:
+            json.dump({"job_id": run.job_id, "restart": run.restart, "path": path}, stream)
+        os.rename(temporary, target)
+
+    def _accept(self) -> None:
+        from .visits import Visit
+
+        if self._socket is None:
+            return
+        try:
+            connection, _address = self._socket.accept()
+        except OSError:
+            return  # it has gone again
+        self._visits = [visit for visit in self._visits if not visit.ended.done]
+        self._visits.append(Visit(self._shared, self._lives, connection, self._admit))
+
+    async def close(self) -> None:
+        """Let nobody in any more; give those inside a moment to hear how what they are with has ended."""
+        if self._socket is None:
+            return
+        self._shared.loop.unwatch(self._socket.fileno())
+        self._socket.close()
+        self._socket = None
+        deadline = self._shared.loop.now() + _LEAVE_SECONDS
+        for visit in self._visits:
+            visit.leave()
+            await self._shared.loop.first(visit.ended, timeout=max(0.0, deadline - self._shared.loop.now()))

@@ -1,0 +1,110 @@
+"""Waits until a container's image is here, saying so in its state and events, as the kubelet does.
+
+Words: Kubernetes 1.36 ``pkg/kubelet/images/image_manager.go``.
+"""
+
+from typing import Any, Dict, Optional
+
+from . import plan
+from .backoff import BackOff, Timings
+from .book import Book
+from .cache import Cache
+from .image import ImageConfig, ReadyImage, config_from_json
+from .loop import Loop, Promise
+from .worker import Worker
+
+_NO_CONFIG = ImageConfig((), (), (), "", "")
+_PROGRESS_SECONDS = 30.0
+
+
+class Images:
+    """The images of one pod. One back-off per image name."""
+
+    def __init__(
+        self, loop: Loop, pod: plan.Plan, book: Book, timings: Timings, host: Dict[str, str], logins: str
+    ) -> None:
+        self._loop = loop
+        self._pod = pod
+        self._book = book
+        self._timings = timings
+        self._host = host
+        self._logins = logins
+        self._back_offs: Dict[str, BackOff] = {}
+
+    async def ready(self, container: plan.Container, stop: Promise) -> Optional[ReadyImage]:
+        """Return the image, trying for ever; None once ``stop`` is done."""
+        if self._pod.runtime.kind == "process":
+            return ReadyImage("", "", _NO_CONFIG)
+        back_off = self._back_offs.setdefault(container.image.name, BackOff(self._timings))
+        back_off.next(self._loop.now())  # unlike a restart's, the first repetition waits
+        while not stop.done:
+            answer = await self._fetch(container, stop)
+            if answer is None:
+                return None
+            if "ready" in answer:
+                return self._arrived(container, answer["ready"])
+            await self._failed(container, answer, back_off, stop)
+        return None
+
+    async def _fetch(self, container: plan.Container, stop: Promise) -> Optional[Dict[str, Any]]:
+        """Run one attempt; None if it was stopped."""
+        from .pull import Puller, elapsed, fetch
+
+        begun = self._loop.now()
+        name = container.image.name
+
+        def on_message(message: Dict[str, Any]) -> None:
+            if "pulling" in message:
+                self._book.event("Pulling", 'Pulling image "%s"' % name, container.name)
+
+        puller = Puller(self._pod.runtime, Cache(self._pod.images), self._host, self._logins)
+        worker = Worker(self._loop, fetch(container.image, puller), on_message)
+        while not worker.result.done:
+            done = await self._loop.first(stop, worker.result, timeout=_PROGRESS_SECONDS)
+            if stop.done:
+                worker.stop()
+                return None
+            if done is None:
+                words = 'Still pulling image "%s" after %d seconds' % (name, self._loop.now() - begun)
+                self._book.event("Pulling", words, container.name)
+        answer = worker.result.result()
+        if answer is None or "pulling" in answer:
+            return {"failed": "ErrImagePull", "message": "the pull ended without an answer; see job.log"}
+        if answer.get("ready", {}).get("pulled"):
+            took = elapsed(begun)
+            words = 'Successfully pulled image "%s" in %s (%s including waiting). Image size: %d bytes.'
+            self._book.event("Pulled", words % (name, took, took, answer["ready"]["size"]), container.name)
+        elif "ready" in answer:
+            words = 'Container image "%s" already present on machine' % name
+            self._book.event("Pulled", words, container.name)
+        result: Dict[str, Any] = answer
+        return result
+
+    def _arrived(self, container: plan.Container, ready: Dict[str, Any]) -> ReadyImage:
+        config = None if ready["config"] is None else config_from_json(ready["config"])
+        self._book.set(container.name, image_id=ready["image_id"])
+        return ReadyImage(ready["path"], ready["image_id"], config)
+
+    async def _failed(
+        self, container: plan.Container, answer: Dict[str, Any], back_off: BackOff, stop: Promise
+    ) -> None:
+        """Say what failed; wait for the next attempt."""
+        reason, message, name = answer["failed"], answer["message"], container.image.name
+        if reason == "ErrImagePull":
+            message = 'failed to pull image "%s": %s' % (name, message)
+            self._book.event("Failed", message[0].upper() + message[1:], container.name, warning=True)
+        elif reason == "InvalidImageName":
+            self._book.event("InspectFailed", message, container.name, warning=True)
+        else:
+            self._book.event(reason, message, container.name, warning=True)
+        self._book.event("Failed", "Error: " + reason, container.name, warning=True)
+        self._book.wait(container.name, reason, message)
+        delay = back_off.next(self._loop.now())
+        if reason == "ErrImagePull":
+            # ErrImagePull shows for a moment, then why nothing happens.
+            await self._loop.first(stop, timeout=min(1.0, delay / 2))
+            words = 'Back-off pulling image "%s"' % name
+            self._book.event("BackOff", words, container.name)
+            self._book.event("Failed", "Error: ImagePullBackOff", container.name, warning=True)
+            self._book.wait(container.name, "ImagePullBackOff", "%s: ErrImagePull: %s" % (words, message))
+        await self._loop.first(stop, timeout=delay)

@@ -1,0 +1,188 @@
+"""Probes over the network, without a thread: http, https and tcp on the runner's own loop.
+
+Rules: Kubernetes 1.36 ``pkg/probe/http`` (200 to 399 is success, certificates are not verified, redirects within the
+host are followed) and ``pkg/probe/tcp`` (connected is success).
+"""
+
+import errno
+import os
+import socket
+from typing import Any, Callable, Dict, List, Optional, Tuple
+from urllib.parse import urljoin, urlsplit
+
+from .loop import READ, WRITE, Loop
+from .plan import Action
+
+_MOST_BODY = 10 * 1024
+_MOST_REDIRECTS = 10
+NO_LIMIT_SECONDS = 60.0
+Result = Tuple[bool, str]
+
+
+class TimedOutError(Exception):
+    """The deadline has passed."""
+
+
+class Connection:
+    """One connection with a deadline for everything on it."""
+
+    def __init__(self, loop: Loop, deadline: float) -> None:
+        self._loop = loop
+        self._deadline = deadline
+        self._socket: Any = None
+
+    async def _ready(self, events: int) -> None:
+        left = self._deadline - self._loop.now()
+        waiting = self._loop.spawn(self._loop.ready(self._socket.fileno(), events), "probe")
+        if left <= 0 or await self._loop.first(waiting, timeout=left) is None:
+            waiting.cancel()
+            await self._loop.sleep(0)  # let it unregister before the socket is closed
+            raise TimedOutError
+
+    async def open(self, host: str, port: int) -> None:
+        """Connect. OSError: refused, unreachable."""
+        family, kind, protocol, _name, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        self._socket = socket.socket(family, kind, protocol)
+        self._socket.setblocking(False)
+        code = self._socket.connect_ex(address)
+        if code == errno.EINPROGRESS:
+            await self._ready(WRITE)
+            code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+
+    async def secure(self, host: str) -> None:
+        """Speak TLS from now on. The certificate is not verified: a probe asks for life, not for identity."""
+        import ssl
+
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        self._socket = context.wrap_socket(self._socket, server_hostname=host, do_handshake_on_connect=False)
+        await self._repeat(self._socket.do_handshake)
+
+    async def _repeat(self, call: "Callable[[], Any]") -> Any:
+        """Call again whenever the socket says that it would block, as TLS may in either direction."""
+        while True:
+            try:
+                return call()
+            except BlockingIOError:
+                raise
+            except OSError as error:
+                name = type(error).__name__
+                if name == "SSLWantReadError":
+                    await self._ready(READ)
+                elif name == "SSLWantWriteError":
+                    await self._ready(WRITE)
+                else:
+                    raise
+
+    async def send(self, data: bytes) -> None:
+        """Send all of it."""
+        while data:
+            try:
+                data = data[await self._repeat(lambda: self._socket.send(data)) :]  # noqa: B023
+            except BlockingIOError:
+                await self._ready(WRITE)
+
+    async def receive(self) -> bytes:
+        """Return what comes next; empty at the end."""
+        while True:
+            try:
+                data: bytes = await self._repeat(lambda: self._socket.recv(65536))
+            except BlockingIOError:
+                await self._ready(READ)
+            else:
+                return data
+
+    def close(self) -> None:
+        """Close it, open or not."""
+        if self._socket is not None:
+            self._socket.close()
+
+
+async def tcp(loop: Loop, host: str, port: int, timeout: Optional[float]) -> Result:
+    """Connect; that is all."""
+    connection = Connection(loop, loop.now() + (timeout or NO_LIMIT_SECONDS))
+    try:
+        await connection.open(host, port)
+    except TimedOutError:
+        return False, "dial tcp %s:%d: i/o timeout" % (host, port)
+    except OSError as error:
+        return False, "dial tcp %s:%d: connect: %s" % (host, port, (error.strerror or str(error)).lower())
+    else:
+        return True, ""
+    finally:
+        connection.close()
+
+
+def authority_of(host: str, port: int) -> str:
+    """Return host and port as they stand in a URL."""
+    return "[%s]:%d" % (host, port) if ":" in host else "%s:%d" % (host, port)
+
+
+async def http(loop: Loop, host: str, action: Action, timeout: Optional[float]) -> Result:
+    """GET; the answer's status decides."""
+    deadline = loop.now() + (timeout or NO_LIMIT_SECONDS)
+    scheme = (action.scheme or "HTTP").lower()
+    path = action.path if action.path.startswith("/") else "/" + action.path
+    url = "%s://%s%s" % (scheme, authority_of(host, action.port), path)
+    for _ in range(_MOST_REDIRECTS):
+        try:
+            status, headers, body = await _get(loop, url, action, deadline)
+        except TimedOutError:
+            return False, 'Get "%s": context deadline exceeded (Client.Timeout exceeded while awaiting headers)' % url
+        except (OSError, ValueError) as error:
+            return False, 'Get "%s": %s' % (url, getattr(error, "strerror", None) or error)
+        target = urljoin(url, headers.get("location", "")) if 301 <= status <= 308 and "location" in headers else ""
+        if target and urlsplit(target).hostname == urlsplit(url).hostname and status in (301, 302, 303, 307, 308):
+            url = target
+        elif 200 <= status < 400:
+            return True, body
+        else:
+            return False, "HTTP probe failed with statuscode: %d" % status
+    return False, 'Get "%s": stopped after 10 redirects' % url
+
+
+async def _get(loop: Loop, url: str, action: Action, deadline: float) -> Tuple[int, Dict[str, str], str]:
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    connection = Connection(loop, deadline)
+    try:
+        await connection.open(host, port)
+        if parts.scheme == "https":
+            await connection.secure(host)
+        await connection.send(_request(parts.path or "/", parts.query, authority_of(host, port), action))
+        return await _answer(connection)
+    finally:
+        connection.close()
+
+
+def _request(path: str, query: str, authority: str, action: Action) -> bytes:
+    """Return an HTTP/1.1 request. ValueError: a header that would end the line."""
+    headers: List[Tuple[str, str]] = [("Host", authority), ("User-Agent", "kube-probe/1.36"), ("Accept", "*/*")]
+    for name, value in action.headers:
+        headers = [(old, text) for old, text in headers if old.lower() != name.lower()] + [(name, value)]
+    headers.append(("Connection", "close"))
+    lines = ["GET %s%s HTTP/1.1" % (path, "?" + query if query else "")]
+    lines += ["%s: %s" % header for header in headers if header[1] or header[0].lower() != "accept"]
+    if any("\r" in line or "\n" in line for line in lines):
+        raise ValueError("a header of the probe holds an end of line")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8")
+
+
+async def _answer(connection: Connection) -> Tuple[int, Dict[str, str], str]:
+    data = b""
+    while b"\r\n\r\n" not in data and len(data) < _MOST_BODY:
+        more = await connection.receive()
+        if not more:
+            break
+        data += more
+    head, _, body = data.partition(b"\r\n\r\n")
+    lines = head.decode("latin-1").split("\r\n")
+    words = lines[0].split(" ", 2)
+    if len(words) < 2 or not words[0].startswith("HTTP/") or not words[1].isdigit():
+        raise ValueError("malformed HTTP response %r" % lines[0][:80])
+    pairs = (line.partition(":") for line in lines[1:])
+    headers = {name.strip().lower(): value.strip() for name, _colon, value in pairs}
+    return int(words[1]), headers, body[:_MOST_BODY].decode("utf-8", "replace")

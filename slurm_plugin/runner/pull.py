@@ -1,0 +1,188 @@
+"""Gets one image into the cache: decided by the pull policy, pulled by Apptainer, once however many jobs ask.
+
+Runs in a worker, for it blocks. Everything it says to the runner is a small object: ``{"pulling": true}``, then either
+``{"ready": …}`` or ``{"failed": reason, "message": …}``.
+"""
+
+import json
+import os
+import subprocess
+import time
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+
+from .cache import Cache
+from .image import ImageConfig, config_from_json, config_to_json
+from .logins import Login, logins_from_json, matching
+from .plan import Image, Runtime
+from .registry import Reference, RegistryError, find_digest, is_digest, parse_source
+from .sif import oci_config
+from .worker import Emit
+
+_RENEW_SECONDS = 5.0
+_SHOWN = 2000
+
+
+class PullError(Exception):
+    """The image can't be had; ``reason`` is the kubelet's."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        Exception.__init__(self, message)
+        self.reason = reason
+
+
+# mksquashfs takes a quarter of the node's memory if nobody tells it otherwise, and the job's limit would end it.
+# ``pull`` has no word for that; an old runtime whose ``build`` has none either gets ``pull``.
+_BUILD = ("build", "--mksquashfs-args", "-mem 64M -processors 2")
+_PULL = ("pull",)
+
+
+class Puller(NamedTuple):
+    """With what images are pulled.
+
+    ``host`` is the environment of Apptainer, with a TMPDIR on the node; ``logins`` the file with the pod's logins.
+    """
+
+    runtime: Runtime
+    cache: Cache
+    host: Dict[str, str]
+    logins: str
+
+
+def fetch(image: Image, puller: Puller) -> Callable[[Emit], None]:
+    """Return the worker's function."""
+
+    def work(emit: Emit) -> None:
+        try:
+            emit({"ready": _ready(image, puller, emit)})
+        except PullError as error:
+            emit({"failed": error.reason, "message": str(error)[:_SHOWN]})
+        except (RegistryError, OSError, ValueError) as error:
+            emit({"failed": "ErrImagePull", "message": str(error)[:_SHOWN]})
+
+    return work
+
+
+def _ready(image: Image, puller: Puller, emit: Emit) -> Dict[str, Any]:
+    if not image.source:
+        raise PullError("InvalidImageName", "couldn't parse image name %r: invalid reference format" % image.name)
+    if image.source.startswith("/"):
+        return _local(image)
+    cache = puller.cache
+    reference = parse_source(image.source)
+    logins = matching(_read_logins(puller.logins), reference.registry, reference.path)
+    cache.make()
+    digest = reference.version if is_digest(reference.version) else cache.digest_of(image.source)
+    here = digest is not None and cache.has(digest)
+    if image.pull_policy == "Never" and not (digest is not None and here and cache.allows(digest, logins)):
+        raise PullError("ErrImageNeverPull", "Container image %r is not present with pull policy of Never" % image.name)
+    if digest is not None and here and (image.pull_policy != "Always" or is_digest(reference.version)):
+        if not cache.allows(digest, logins):
+            # Another pod's login got it. It is for this one too if the registry says so: the kubelet's
+            # KubeletEnsureSecretPulledImages.
+            cache.allow(digest, find_digest(reference._replace(version=digest), logins, insecure=image.insecure)[1])
+        return _described(reference, cache, digest, pulled=False)
+    emit({"pulling": True})
+    digest, login = find_digest(reference, logins, insecure=image.insecure)
+    if not cache.has(digest):
+        _pull_once(image, reference._replace(version=digest), puller, login)
+    cache.allow(digest, login)
+    cache.remember(image.source, digest)
+    return _described(reference, cache, digest, pulled=True)
+
+
+def _read_logins(path: str) -> Tuple[Login, ...]:
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return logins_from_json(json.load(stream))
+    except FileNotFoundError:
+        return ()  # the pod has no pull secrets
+
+
+def _local(image: Image) -> Dict[str, Any]:
+    """A ``.sif`` file or an unpacked tree that is on the site's file system already."""
+    if not os.path.exists(image.source):
+        raise PullError("ErrImagePull", "%s: no such file or directory on this node" % image.source)
+    config = None if os.path.isdir(image.source) else _config_of(image.source)
+    return {"path": image.source, "image_id": image.source, "config": _json(config), "pulled": False}
+
+
+def _described(reference: Reference, cache: Cache, digest: str, *, pulled: bool) -> Dict[str, Any]:
+    path = cache.image(digest)
+    return {
+        "path": path,
+        "image_id": "%s@%s" % (reference.repository, digest),
+        "config": _json(cache.config(digest)),
+        "pulled": pulled,
+        "size": os.stat(path).st_size,
+    }
+
+
+def _json(config: Optional[ImageConfig]) -> Optional[Dict[str, Any]]:
+    return None if config is None else config_to_json(config)
+
+
+def _config_of(path: str) -> Optional[ImageConfig]:
+    try:
+        data = oci_config(path)
+    except ValueError:
+        return None  # another kind of image: its own run script says what it runs
+    return None if data is None else config_from_json(data)
+
+
+def _pull_once(image: Image, reference: Reference, puller: Puller, login: Optional[Login]) -> None:
+    digest, cache = reference.version, puller.cache
+    lease = cache.lock(digest, lambda: cache.has(digest))
+    if lease is None:
+        return  # another job has pulled it meanwhile
+    temporary = cache.temporary(digest)
+    environment = dict(puller.host, **_login_variables(login))
+    try:
+        if cache.has(digest):
+            return
+        cache.allow(digest, login)  # before it can be seen: without a note it would be anybody's
+        source = "%s://%s@%s" % (reference.scheme, reference.repository, digest)
+        for command in (_BUILD, _PULL):
+            argv = (
+                [puller.runtime.executable or "apptainer", "--silent"] + list(command) + ["--force", "--disable-cache"]
+            )
+            argv += ["--no-https"] if image.insecure else []
+            try:
+                _run(argv + [temporary, source], environment, lease.renew)
+                break
+            except PullError as error:
+                if command is _PULL or "unknown flag" not in str(error):
+                    raise
+        cache.add(temporary, digest, _config_of(temporary))
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        lease.release()
+
+
+def _login_variables(login: Optional[Login]) -> Dict[str, str]:
+    """Return how Apptainer and its forerunners are told a login: not on the command line, which every user sees."""
+    if login is None:
+        return {}
+    words = {"DOCKER_USERNAME": login.username, "DOCKER_PASSWORD": login.password}
+    return {prefix + name: word for prefix in ("APPTAINER_", "SINGULARITY_") for name, word in words.items()}
+
+
+def _run(argv: List[str], environment: Dict[str, str], renew: Callable[[], None]) -> None:
+    """Run the pull, renewing the lease; PullError with its last words."""
+    with subprocess.Popen(
+        argv, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/"
+    ) as process:
+        while True:
+            try:
+                output, _none = process.communicate(timeout=_RENEW_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                renew()
+    if process.returncode != 0:
+        words = output.decode("utf-8", "replace").strip()
+        raise PullError("ErrImagePull", words[-_SHOWN:] or "apptainer pull exited with %d" % process.returncode)
+
+
+def elapsed(since: float) -> str:
+    """Return a duration as Go prints it, near enough: ``1.234s``."""
+    return "%.3fs" % (time.monotonic() - since)

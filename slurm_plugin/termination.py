@@ -1,0 +1,80 @@
+"""Ending a job: TERM to the runner now, everything killed after the grace period.
+
+A queued job is simply cancelled. A running one gets TERM by ``scancel --batch``, which reaches the runner alone (the
+batch script became it by ``exec``); the runner stops the containers in their order. Slurm's own plain ``scancel``
+follows when the grace period and a margin are over, for a runner that does not answer.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from .clients.base import SlurmClient
+from .errors import SlurmletError
+from .hosts.base import Host
+from .job import JobId, PodUid
+from .jobdir import JobDir
+from .records import PodRecord
+
+log = logging.getLogger(__name__)
+
+_MARGIN_SECONDS = 10.0
+_RETRY_SECONDS = 10.0
+
+
+class Termination:
+    """The terminations under way, as one Slurm user. ``now`` is a monotonic clock in seconds."""
+
+    def __init__(self, host: Host, client: SlurmClient, now: Callable[[], float]) -> None:
+        self._host = host
+        self._client = client
+        self._now = now
+        self._deadlines: dict[PodUid, float] = {}
+        self._kills: dict[PodUid, asyncio.Task[None]] = {}
+
+    async def terminate(self, record: PodRecord, job_id: JobId, directory: JobDir, grace_seconds: int) -> None:
+        """Ask for the end of a pod's job. Again with as much or more grace is a no-op, with less shortens it."""
+        deadline = self._now() + grace_seconds
+        if deadline >= self._deadlines.get(record.uid, float("inf")) - 0.5:
+            return
+        if record.running and grace_seconds > 0:
+            await self._host.stage(directory.run, ())  # the runner may not have made it yet
+            await self._host.write(directory.grace, b"%d" % grace_seconds)
+            await self._client.signal_batch(job_id, "TERM")
+            self._deadlines[record.uid] = deadline
+            self._kill_later(record.uid, job_id, grace_seconds + _MARGIN_SECONDS)
+        else:
+            await self._client.cancel(job_id)
+            self._deadlines[record.uid] = deadline
+            self._kill_later(record.uid, job_id, _RETRY_SECONDS)
+
+    def _kill_later(self, uid: PodUid, job_id: JobId, seconds: float) -> None:
+        if (old := self._kills.pop(uid, None)) is not None:
+            old.cancel()
+        self._kills[uid] = asyncio.create_task(self._kill(job_id, seconds), name=f"kill job {job_id}")
+
+    async def _kill(self, job_id: JobId, seconds: float) -> None:
+        """Cancel the job, again and again until ``ended`` stops this: a cancelled job may be slow, or Slurm away."""
+        while True:
+            await asyncio.sleep(seconds)
+            seconds = _RETRY_SECONDS
+            try:
+                await self._client.cancel(job_id)
+                log.warning("job %s outlived its grace period and was cancelled", job_id)
+            except SlurmletError as error:
+                log.warning("job %s could not be cancelled yet: %s", job_id, error)
+
+    def under_way(self, uid: PodUid) -> bool:
+        """Whether the end of this pod was asked for here."""
+        return uid in self._deadlines
+
+    def ended(self, uid: PodUid) -> None:
+        """The pod's job is gone: nothing is left to kill."""
+        self._deadlines.pop(uid, None)
+        if (task := self._kills.pop(uid, None)) is not None:
+            task.cancel()
+
+    def close(self) -> None:
+        """Stop; jobs are not touched."""
+        for uid in tuple(self._kills):
+            self.ended(uid)

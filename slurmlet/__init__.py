@@ -1,0 +1,1 @@
+"""The one command, ``slurmlet``: arguments and wiring only."""

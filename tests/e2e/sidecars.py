@@ -1,0 +1,88 @@
+"""Sidecars under test: `slurmlet sidecar` processes on the login node, started, killed and started again."""
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sidecar.config import DialSettings
+from testbed.paths import Layout
+
+from .agents import SITE_PYTHON
+from .testbed import PROJECT_ROOT, Testbed
+from .waiting import wait_until
+
+
+class Sidecar:
+    """A sidecar as alice on the login node, on a unix socket that both sides see.
+
+    ``serves``: ``serve`` for its own API, ``interlink`` for interLink's. ``slurm``: what its section says beyond the host;
+    ``pods``: beyond the registry. ``calls``: where it calls, with certificates in its own ``directory``.
+    """
+
+    def __init__(
+        self, testbed: Testbed, node: str, *, serves: str = "serve", slurm: dict[str, Any],
+        pods: dict[str, Any] | None = None, calls: Callable[[Path], DialSettings] | None = None,
+    ) -> None:  # fmt: skip
+        self.node = node
+        self.directory = Layout.from_environment().share / f"sidecar-{node}"
+        self.directory.mkdir(exist_ok=True)
+        self.socket = self.directory / "sidecar.sock"
+        self.log = self.directory / "sidecar.log"
+        self.tokens = self.directory / "tokens"
+        self.tokens.write_text("of-the-end-to-end-test\n")
+        registry = testbed.environment["SLURMLET_TESTBED_REGISTRY"]
+        configuration = {
+            serves: {"unix_socket": str(self.socket), "token_file": str(self.tokens)},
+            "node": {"name": node},
+            "slurm": {"host": {"kind": "local"}, **slurm},
+            "pods": {"registries": [{"registry": "docker.io", "mirror": registry, "insecure": True}]} | (pods or {}),
+        }
+        if calls is not None:
+            configuration["dial"] = calls(self.directory).model_dump(exclude_none=True)
+        self._path = self.directory / "sidecar.yaml"
+        self._path.write_text(yaml.safe_dump(configuration))
+        self._uid = int(testbed.run(*self._inside(testbed, "id", "-u", "alice")).stdout)
+        for entry in (self.directory, *(path for path in self.directory.rglob("*") if not path.is_socket())):
+            os.chown(entry, self._uid, self._uid)
+        self._enter = self._inside(testbed)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @staticmethod
+    def _inside(testbed: Testbed, *argv: str) -> tuple[str, ...]:
+        return ("nsenter", "-t", testbed.environment["SLURMLET_TESTBED_SITE_PID"], "-m", "--", *argv)
+
+    def start(self) -> None:
+        become = ("setpriv", "--reuid=alice", "--regid=alice", "--init-groups", "--pdeathsig=KILL")
+        clean = ("env", "-i", "HOME=/home/alice", "USER=alice", "PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8")
+        words = ("-m", "slurmlet", "sidecar", "--config", str(self._path))
+        self.socket.unlink(missing_ok=True)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                (*self._enter, *become, *clean, SITE_PYTHON, *words), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                cwd=PROJECT_ROOT, start_new_session=True,
+            )  # fmt: skip
+        wait_until(f"the sidecar to listen (log: {self.log})", self._listens)
+
+    def _listens(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self.log.read_text()[-3000:]
+        return self.socket.exists()
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(30)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def pods(self) -> Path:
+        """Where its pods' job directories are."""
+        return Layout.from_environment().site / "home" / "alice" / ".slurmlet" / self.node / "pods"

@@ -1,0 +1,104 @@
+"""Every string of a pod is hostile until it has arrived: arguments and environments, through a real sbatch, unchanged."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from .pods import Pods, manifest
+
+pytestmark = pytest.mark.e2e
+
+# What the API server takes in a string, and a process can hold: no NUL, no lone surrogates.
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)
+# A shell's favourites, whole and as pieces.
+NASTY = [
+    "$(touch /tmp/owned)", "`id`", "${HOME}", "$HOME", "'", '"', "\\", "\n", "\r\n", "a\nb", "*", "~", "!", "#SBATCH --x", "%j", "%%",
+    "'; id; '", '"; id; "', "\\'", "a b", " ", "\t", "--help", "-", "=", "é", "日本語", "\U0001f600", "\x1b[31m", "\x7f", "a\\nb", "$(", "$)", "$$",
+]  # fmt: skip
+PIECES = st.lists(st.sampled_from(NASTY) | TEXTS, max_size=5).map("".join)
+NAMES = [f"V{number}" for number in range(12)]
+
+ECHO = (
+    "import base64,json,os,sys;"
+    "print(base64.b64encode(json.dumps([sys.argv[1:],"
+    "{k:v for k,v in os.environ.items() if k[0]=='V' and k[1:].isdigit()}]).encode()).decode())"
+)
+
+
+def received(pods: Pods, name: str) -> list[Any]:
+    """What the program in the container got: its arguments and its variables."""
+    pods.wait_phase(name, "Succeeded", seconds=120)
+    answer: list[Any] = json.loads(base64.b64decode(pods.kubectl("logs", name)))
+    return answer
+
+
+def escaped(text: str) -> str:
+    """The text as a manifest must say it: Kubernetes itself makes `$` of `$$` in arguments and values."""
+    return text.replace("$", "$$")
+
+
+def echo_pod(pods: Pods, name: str, arguments: list[str], variables: dict[str, str]) -> dict[str, Any]:
+    """A pod that tells what it got."""
+    pod = manifest(name, pods.agent)
+    pod["spec"]["containers"][0] |= {
+        "image": "python:3.11-slim",
+        "command": ["python3", "-c", escaped(ECHO)],
+        "args": [escaped(argument) for argument in arguments],
+        "env": [{"name": key, "value": escaped(value)} for key, value in variables.items()],
+    }
+    return pod
+
+
+def test_hostile_arguments_and_variables_arrive_unchanged(pods: Pods) -> None:
+    number = 0
+
+    @settings(
+        max_examples=6, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+    )
+    @given(st.lists(PIECES, min_size=20, max_size=40), st.lists(PIECES, min_size=len(NAMES), max_size=len(NAMES)))
+    def arrives(arguments: list[str], values: list[str]) -> None:
+        nonlocal number
+        number += 1
+        variables = dict(zip(NAMES, values, strict=True))
+        pods.apply(echo_pod(pods, f"hostile-{number}", arguments + NASTY, variables))
+        got_arguments, got_variables = received(pods, f"hostile-{number}")
+        assert got_arguments == arguments + NASTY
+        changed = {name: (value, got_variables.get(name)) for name, value in variables.items()}
+        assert not {name: pair for name, pair in changed.items() if pair[0] != pair[1]}
+
+    arrives()
+
+
+def test_an_argument_of_a_hundred_kilobytes_arrives(pods: Pods) -> None:
+    long = "x'\"$" * 25_000
+    pods.apply(echo_pod(pods, "long", [long], {}))
+    assert received(pods, "long") == [[long], {}]
+
+
+def test_configmap_and_secret_values_are_never_expanded(pods: Pods) -> None:
+    value = "$(PATH) $$ $(touch /x) `id` \\ ' \" \n end"
+    pods.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "raw"}, "data": {"v": value}})
+    pod = echo_pod(pods, "raw", [], {})
+    pod["spec"]["containers"][0]["env"] = [
+        {"name": "V1", "valueFrom": {"configMapKeyRef": {"name": "raw", "key": "v"}}}
+    ]
+    pods.apply(pod)
+    assert received(pods, "raw") == [[], {"V1": value}]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [("partition", "cpu --uid=0"), ("account", 'a"\n#SBATCH --uid=0'), ("reservation", "-x"), ("constraint", "a b")],
+)
+def test_hostile_annotations_are_refused_by_their_path(pods: Pods, annotation: str, value: str) -> None:
+    name = f"annotated-{annotation}"
+    pod = manifest(name, pods.agent, "true")
+    pod["metadata"]["annotations"][f"slurmlet.io/{annotation}"] = value
+    pods.apply(pod)
+    status = pods.wait_phase(name, "Failed")
+    assert f"metadata.annotations[slurmlet.io/{annotation}]" in status["message"]
+    assert pods.jobs(name) == []

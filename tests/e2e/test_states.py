@@ -1,0 +1,212 @@
+"""What Slurm does to jobs, provoked on the real cluster, and what the pods say of it. All pods begin together.
+
+A time-out, an account that is none and a dependency that is never satisfied are in ``test_semantics``, ``test_pods`` and
+``test_placement``; a requeue, which takes Slurm two minutes, is in ``test_long``.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from .agents import Agent, running
+from .pods import Manifest, Pods, make_pods, manifest, placed
+from .testbed import PROJECT_ROOT, Testbed
+from .waiting import wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(600)]
+
+Admin = Callable[..., str]
+
+POLICY = {"accounts": ["*"], "qos": ["*"], "raw_flags": True}
+# They end in good order when they are asked to: that is no success for all that.
+STOPPABLE = ("sh", "-c", "trap 'exit 0' TERM; echo begun; while :; do sleep 0.2; done")
+GREEDY = "b = bytearray(1 << 29); b[::4096] = b'x' * len(b[::4096]); import time; time.sleep(300)"
+LIMITED = ("limited-0", "limited-1", "limited-2")  # the QOS takes two
+BROKEN, FAILING = "cn4", "cn3"
+AFTER_SUBMISSION = "--begin=now+1hours"
+ALL_H100 = {"limits": {"cpu": "1", "memory": "64Mi", "nvidia.com/gpu": "2"}}
+SECONDS = 240
+
+
+@pytest.fixture(scope="module")
+def admin(testbed: Testbed) -> Admin:
+    """Run one of Slurm's commands as root; it returns what that prints."""
+    pid = testbed.environment["SLURMLET_TESTBED_SITE_PID"]
+    return lambda *argv: testbed.run("nsenter", "-t", pid, "-m", "--", *argv).stdout
+
+
+@pytest.fixture(scope="module")
+def agent(testbed: Testbed) -> Iterator[Agent]:
+    yield from running(Agent(testbed, "ssh", index=17, settings={"policy": [POLICY]}))
+
+
+def annotated(pod: Manifest, **annotations: str) -> Manifest:
+    pod["metadata"]["annotations"] |= {
+        f"slurmlet.io/{key.replace('_', '-')}": value for key, value in annotations.items()
+    }
+    return pod
+
+
+def preemptible(agent: Agent) -> Manifest:
+    """The example's Job, for all the GPUs of one kind; it ends once it finds the ConfigMap."""
+    job: Manifest = yaml.safe_load((PROJECT_ROOT / "examples" / "preemptible.yaml").read_text("utf-8"))
+    template = annotated(job["spec"]["template"], gpu_type="h100")
+    template["spec"] |= placed(agent)
+    (container,) = template["spec"]["containers"]
+    container["command"] = ["sh", "-c", "until test -e /go/on; do sleep 0.2; done"]
+    container["resources"] = ALL_H100
+    container["volumeMounts"] = [{"name": "go", "mountPath": "/go"}]
+    template["spec"]["volumes"] = [{"name": "go", "configMap": {"name": "go", "optional": True}}]
+    return job
+
+
+@pytest.fixture(scope="module")
+def pods(testbed: Testbed, agent: Agent) -> Iterator[Pods]:
+    """One namespace with all pods that Slurm is to do something to."""
+    made = make_pods(testbed, agent)
+    pods = next(made)
+    batch = [manifest(name, agent, *STOPPABLE) for name in ("suspended", "ended-by-root", "ended-by-user")]
+    failing = annotated(manifest("failing", agent, *STOPPABLE), flags=f"--nodelist={FAILING}")
+    unlaunched = annotated(manifest("unlaunched", agent, "true"), flags=f"--nodelist={BROKEN} {AFTER_SUBMISSION}")
+    limited = [annotated(manifest(name, agent, "sleep", "600"), qos="small") for name in LIMITED]
+    greedy = manifest("greedy", agent, "python3", "-c", GREEDY, image="python:3.11-slim")
+    pods.apply(unlaunched, *batch, failing, *limited, greedy, preemptible(agent))
+    yield pods
+    pods.kubectl("delete", "jobs,pods", "--all", "--grace-period=1", "--timeout=55s")
+    next(made, None)
+
+
+def job_of(pods: Pods, name: str) -> str:
+    return wait_until(f"the job of {name}", lambda: next(iter(pods.jobs(name)), ""), seconds=SECONDS)
+
+
+def wait_events(pods: Pods, name: str, *reasons: str) -> None:
+    wanted = set(reasons)
+    wait_until(f"{reasons} of {name}", lambda: wanted <= {event["reason"] for event in pods.events(name)})
+
+
+def condition(status: Manifest, kind: str) -> Manifest:
+    return next((dict(each) for each in status.get("conditions", []) if each["type"] == kind), {})
+
+
+def ended(pods: Pods, name: str) -> tuple[str, str, str]:
+    """A failed pod's reason and message, and whether it was disrupted."""
+    status = pods.wait_phase(name, "Failed", "Succeeded", seconds=SECONDS)
+    assert status["phase"] == "Failed", status
+    return status.get("reason", ""), status.get("message", ""), condition(status, "DisruptionTarget").get("status", "")
+
+
+@pytest.fixture
+def broken(pods: Pods, admin: Admin) -> Iterator[str]:
+    """A job that its node can't start: where the job's directory is to be, there is a file."""
+    job = job_of(pods, "unlaunched")
+    spool = next(line for line in admin("scontrol", "show", "config").splitlines() if line.startswith("SlurmdSpoolDir"))
+    path = f"{spool.split('=')[1].strip().replace('%n', BROKEN)}/job{int(job):05}"
+    admin("touch", path)
+    yield job
+    admin("rm", "-rf", path)
+
+
+def test_a_job_that_the_node_can_not_launch_is_a_disruption(pods: Pods, admin: Admin, broken: str) -> None:
+    admin("scontrol", "update", f"jobid={broken}", "starttime=now")
+    reason, message, disrupted = ended(pods, "unlaunched")
+    assert (reason, disrupted) == ("SlurmLaunchFailed", "True"), message
+    assert BROKEN in message
+    wait_events(pods, "unlaunched", "SlurmLaunchFailed")
+
+
+def test_a_suspended_job_is_a_pod_that_is_not_ready_and_comes_back(pods: Pods, admin: Admin) -> None:
+    pods.wait_phase("suspended", "Running", seconds=SECONDS)
+    before = pods.container("suspended")
+    job = job_of(pods, "suspended")
+    admin("scontrol", "suspend", job)
+    status = pods.wait("suspended", "not to be ready", lambda s: condition(s, "Ready").get("status") == "False")
+    assert status["phase"] == "Running"
+    assert "running" in pods.container("suspended")["state"]
+    admin("scontrol", "resume", job)
+    pods.wait("suspended", "to be ready again", lambda s: condition(s, "Ready").get("status") == "True")
+    after = pods.container("suspended")
+    assert (after["restartCount"], after["containerID"]) == (before["restartCount"], before["containerID"])
+    wait_events(pods, "suspended", "SlurmSuspended", "SlurmResumed")
+
+
+def test_a_cancellation_names_who_did_it_and_is_no_disruption(pods: Pods, admin: Admin, testbed: Testbed) -> None:
+    for name in ("ended-by-root", "ended-by-user"):
+        pods.wait_phase(name, "Running", seconds=SECONDS)
+    admin("scancel", job_of(pods, "ended-by-root"))
+    testbed.run("scancel", job_of(pods, "ended-by-user"))
+    for name, who in (("ended-by-root", "root"), ("ended-by-user", "alice")):
+        reason, message, disrupted = ended(pods, name)
+        assert (reason, disrupted) == ("SlurmCancelled", ""), message
+        assert message.endswith(f"was cancelled by {who}")
+        assert "terminated" in pods.container(name)["state"]
+        wait_events(pods, name, "SlurmCancelled")
+
+
+def test_a_failed_node_is_a_disruption(pods: Pods, admin: Admin) -> None:
+    pods.wait_phase("failing", "Running", seconds=SECONDS)
+    admin("scontrol", "update", f"nodename={FAILING}", "state=down", "reason=test")
+    try:
+        reason, message, disrupted = ended(pods, "failing")
+    finally:
+        with contextlib.suppress(AssertionError):  # slurmd has told Slurm already that it is alive
+            admin("scontrol", "update", f"nodename={FAILING}", "state=resume")
+        wait_until(
+            "the node to be back", lambda: admin("sinfo", "-hn", FAILING, "-o", "%t").split()[0] in {"idle", "mix"}
+        )
+    assert (reason, disrupted) == ("SlurmNodeFail", "True"), message
+    assert FAILING in message
+    wait_events(pods, "failing", "SlurmNodeFail")
+
+
+def test_a_limit_of_a_qos_lets_the_pod_wait_until_there_is_room(pods: Pods) -> None:
+    def waits() -> str:
+        states = {name: pods.container(name).get("state", {}).get("waiting", {}).get("reason") for name in LIMITED}
+        return next((name for name, reason in states.items() if reason == "SlurmLimit"), "")
+
+    third = wait_until("one to meet the limit", waits, seconds=SECONDS)
+    assert pods.jobs(third) == []
+    others = [name for name in LIMITED if name != third]
+    pods.kubectl("delete", "pod", *others, "--grace-period=1", "--wait=false")
+    pods.wait_phase(third, "Running", seconds=SECONDS)
+
+
+def test_a_job_above_its_memory_does_not_succeed(pods: Pods) -> None:
+    """No memory cgroup here: Slurm looks now and then (``OverMemoryKill``), and tells no more than that it killed."""
+    reason, message, disrupted = ended(pods, "greedy")
+    assert (reason, disrupted) == ("SlurmJobFailed", ""), message
+    assert "if for its memory, job.log in the job's directory says so" in message
+    assert pods.terminated("greedy")["exitCode"] == 137
+
+
+def victims(pods: Pods) -> dict[str, str]:
+    """The phases of the Job's pods, by their names."""
+    selector = "--selector=batch.kubernetes.io/job-name=preemptible"
+    items = json.loads(pods.kubectl("get", "pods", selector, "--output=json"))["items"]
+    return {pod["metadata"]["name"]: pod["status"]["phase"] for pod in items}
+
+
+def test_a_preempted_pod_of_a_job_counts_as_no_failure_and_is_replaced(pods: Pods, agent: Agent) -> None:
+    """By the real Job controller, which is to ignore what has the condition DisruptionTarget: one failure is too many."""
+    (first,) = wait_until("the Job's pod", lambda: victims(pods))
+    pods.wait_phase(first, "Running", seconds=SECONDS)
+    urgent = manifest("urgent", agent, "true", resources=ALL_H100)
+    pods.apply(annotated(urgent, partition="high", gpu_type="h100"))
+    reason, message, disrupted = ended(pods, first)
+    assert (reason, disrupted) == ("SlurmPreempted", "True"), message
+    wait_events(pods, first, "SlurmPreempted")
+    pods.wait_phase("urgent", "Succeeded", seconds=SECONDS)
+    (second,) = wait_until("its replacement", lambda: victims(pods).keys() - {first}, seconds=SECONDS)
+    pods.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "go"}, "data": {"on": ""}})
+    pods.kubectl("annotate", "pod", second, "example.org/look=now")
+
+    def job() -> Any:
+        return (pods.testbed.get("job", "preemptible", pods.namespace) or {}).get("status", {})
+
+    status = wait_until("the Job to be complete", lambda: (s := job()).get("succeeded") == 1 and s, seconds=SECONDS)
+    assert status.get("failed", 0) == 0, status
+    assert victims(pods) == {first: "Failed", second: "Succeeded"}

@@ -1,0 +1,102 @@
+"""Three Slurm users behind one node: who a pod is, the site's policy says, and nobody sees or touches another's."""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from .agents import Agent
+from .pods import Pods, make_pods, manifest
+from .testbed import Testbed
+
+pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(300)]
+
+USERS = ("alice", "bob", "carol")
+BECOME = ["setpriv", "--reuid={user}", "--regid={user}", "--init-groups", "--"]
+CONF = "/etc/slurm/slurm.conf"
+
+
+@contextmanager
+def private_jobs(testbed: Testbed, agent: Agent) -> Iterator[None]:
+    """Let Slurm show everybody their own jobs only."""
+    with_line = f"printf '\\nPrivateData=jobs\\n' >> {CONF}"
+    without = f"sed -i '/^PrivateData=jobs$/d' {CONF}"
+    testbed.run(*agent.inside("sh", "-c", f"{with_line} && scontrol reconfigure"))
+    try:
+        yield
+    finally:
+        testbed.run(*agent.inside("sh", "-c", f"{without} && scontrol reconfigure"))
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["jobs_for_all_to_see", "private_jobs"])
+def tenants(request: pytest.FixtureRequest, testbed: Testbed) -> Iterator[dict[str, Pods]]:
+    """A namespace for each user, on one node whose agent is root on the login node."""
+    agent = Agent(testbed, "local", index=20, user="root")
+    with ExitStack() as stack:
+        namespaces = {user: stack.enter_context(contextmanager(make_pods)(testbed, agent)) for user in USERS}
+        agent.settings["policy"] = [{"namespaces": [pods.namespace], "user": user} for user, pods in namespaces.items()]
+        agent.settings["slurm"] = {"host": {"kind": "local", "prefix": BECOME}}
+        if request.param:
+            stack.enter_context(private_jobs(testbed, agent))
+        agent.start()
+        stack.callback(agent.kill)
+        agent.wait_ready()
+        yield namespaces
+
+
+def test_each_namespaces_pods_are_jobs_of_its_own_user_from_submission_to_logs_and_deletion(
+    tenants: dict[str, Pods], testbed: Testbed
+) -> None:
+    for pods in tenants.values():
+        pods.run("who", "sh", "-c", "id -u; exit 3")
+    for user, pods in tenants.items():
+        pods.wait_phase("who", "Failed")
+        assert pods.terminated("who")["exitCode"] == 3
+        uid = testbed.run(*pods.agent.inside("id", "-u", user)).stdout
+        assert pods.kubectl("logs", "who") == uid
+        pods.run("lasting", "sleep", "600")
+        pods.wait_phase("lasting", "Running")
+        job = max(all_jobs(testbed, pods), key=int)  # submitted after "who"
+        said = testbed.run(*pods.agent.inside("scontrol", "show", "job", job)).stdout
+        assert f"UserId={user}(" in said
+        pods.kubectl("delete", "pod", "lasting", "who", "--timeout=60s")
+        assert user not in testbed.run(*pods.agent.inside("squeue", "-h", "-o", "%u", "-j", job)).stdout
+
+
+def all_jobs(testbed: Testbed, pods: Pods) -> list[str]:
+    """The ids of all jobs of a namespace that are in the queue, as root sees it."""
+    names = testbed.run(*pods.agent.inside("squeue", "-h", "-t", "all", "-o", "%i %j")).stdout.splitlines()
+    return [name.split()[0] for name in names if name.split()[1].startswith(f"{pods.namespace}/")]
+
+
+def test_nobody_reads_another_users_job_directories(tenants: dict[str, Pods], testbed: Testbed) -> None:
+    alice, bob = tenants["alice"], tenants["bob"]
+    alice.run("secret", "sh", "-c", "cat ~/.slurmlet/*/owner; sleep 600")
+    alice.wait_phase("secret", "Running")
+    root = f"/home/alice/.slurmlet/{alice.agent.node}"
+    command = ("setpriv", "--reuid=bob", "--regid=bob", "--init-groups", "--", "ls", root)
+    refused = testbed.run(*bob.agent.inside(*command), check=False)
+    assert "Permission denied" in refused.stderr
+    alice.kubectl("delete", "pod", "secret", "--timeout=60s")
+
+
+def test_a_pod_cannot_say_who_it_is(tenants: dict[str, Pods], testbed: Testbed) -> None:
+    bob = tenants["bob"]
+    alices = int(testbed.run(*bob.agent.inside("id", "-u", "alice")).stdout)
+    pod = manifest("impostor", bob.agent, "id", "-u")
+    pod["spec"]["securityContext"] = {"runAsUser": alices}
+    before = all_jobs(testbed, bob)
+    bob.apply(pod)
+    status = bob.wait_phase("impostor", "Failed")
+    assert "runAsUser" in json.dumps(status)
+    assert set(all_jobs(testbed, bob)) <= set(before)
+
+
+def test_a_namespace_that_no_rule_names_runs_nothing(tenants: dict[str, Pods], testbed: Testbed) -> None:
+    agent = tenants["alice"].agent
+    with contextmanager(make_pods)(testbed, agent) as nobodys:
+        nobodys.run("stranger", "true")
+        status = nobodys.wait_phase("stranger", "Failed")
+        assert nobodys.namespace in json.dumps(status)
+        assert all_jobs(testbed, nobodys) == []

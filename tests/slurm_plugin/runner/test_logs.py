@@ -1,0 +1,80 @@
+"""The CRI log format, byte by byte."""
+
+from pathlib import Path
+
+import pytest
+
+from slurm_plugin.runner.logs import MAX_PART, Lines, LogFile, Tail, timestamp
+
+from .conftest import MakeJob
+from .jobs import pod, shell
+
+
+def lines_of(*chunks: bytes, finish: bool = True) -> list[bytes]:
+    written: list[bytes] = []
+    lines = Lines("stdout", written.append)
+    for chunk in chunks:
+        lines.feed(chunk, 0)
+    if finish:
+        lines.finish(0)
+    head = timestamp(0) + b" "
+    found = b"".join(written).split(head)
+    assert found[0] == b""
+    return found[1:]
+
+
+def test_time_has_nanoseconds_in_utc() -> None:
+    assert timestamp(1700000000123456789) == b"2023-11-14T22:13:20.123456789Z"
+
+
+@pytest.mark.parametrize(
+    ("chunks", "expected"),
+    [
+        ((b"a\nb\n",), [b"stdout F a\n", b"stdout F b\n"]),
+        ((b"a", b"b\n"), [b"stdout F ab\n"]),
+        ((b"\n\n",), [b"stdout F \n", b"stdout F \n"]),
+        ((b"end",), [b"stdout P end\n"]),
+        ((b"\xff\x00\r\n",), [b"stdout F \xff\x00\r\n"]),
+        ((), []),
+    ],
+)
+def test_lines_are_whole_and_an_unended_one_is_partial(chunks: tuple[bytes, ...], expected: list[bytes]) -> None:
+    assert lines_of(*chunks) == expected
+
+
+def test_long_line_comes_in_parts_of_16_kib() -> None:
+    text = b"x" * (2 * MAX_PART + 5) + b"\n"
+    assert lines_of(text) == [
+        b"stdout P " + b"x" * MAX_PART + b"\n",
+        b"stdout P " + b"x" * MAX_PART + b"\n",
+        b"stdout F xxxxx\n",
+    ]
+    assert lines_of(*(bytes((byte,)) for byte in text)) == lines_of(text), "however it is cut"
+
+
+def test_log_is_rotated_by_size_and_old_files_go(tmp_path: Path) -> None:
+    path = tmp_path / "logs" / "0.log"
+    log = LogFile(str(path), max_bytes=100, max_files=3)
+    for number in range(20):
+        log.write(b"%039d\n" % number)
+    log.close()
+    files = sorted(path.parent.iterdir())
+    assert len(files) == 3
+    assert all(file.stat().st_size <= 100 for file in files)
+    kept = [int(line) for file in [*files[1:], files[0]] for line in file.read_text().split()]
+    assert kept == list(range(kept[0], 20)), "the newest lines, none lost between two files"
+
+
+def test_tail_keeps_the_last_lines_and_bytes() -> None:
+    tail = Tail()
+    for number in range(10000):
+        tail.feed(b"%d\n" % number)
+    assert tail.text(2048, 3) == "9997\n9998\n9999\n"
+    assert len(tail.text(2048, 80)) < 2048
+    assert len(tail.text(2048, 80).splitlines()) == 80
+
+
+def test_nothing_of_a_flood_is_lost(job: MakeJob) -> None:
+    j = job(pod(shell("a", "seq 1 200000"), log_max_bytes=0))
+    assert j.run() == 0
+    assert j.log("a") == [f"stdout F {number}" for number in range(1, 200001)]

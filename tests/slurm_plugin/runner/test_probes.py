@@ -1,0 +1,218 @@
+"""Probes and hooks of real containers of the ``process`` runtime."""
+
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from slurm_plugin.runner import plan
+from slurm_plugin.runner.state import Running, Terminated
+
+from .conftest import MakeJob
+from .jobs import Job, container, exec_action, pod, probe, shell
+
+_SERVER = """\
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/moved":
+            self.send_response(302); self.send_header("Location", "/ok")
+        else:
+            self.send_response(500 if self.path == "/bad" else 204)
+        self.end_headers()
+    def log_message(self, *_): print(self.headers["X-Probe"], flush=True)
+http.server.HTTPServer(("", int(sys.argv[1])), Handler).serve_forever()
+"""
+_FOREVER = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("", 0))
+        return int(free.getsockname()[1])
+
+
+def server(port: int, **changes: plan.Probe) -> plan.Container:
+    return container("web", sys.executable, "-c", _SERVER, str(port), **changes)
+
+
+def http(port: int, path: str = "/ok") -> plan.Action:
+    return plan.Action("http", (), "", port, path, "HTTP", (("X-Probe", "yes"),), 0)
+
+
+def end(job: Job) -> None:
+    process = job.processes[-1]
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert "Traceback" not in output, output
+
+
+@pytest.mark.parametrize("path", ["/ok", "/moved"])
+def test_http_readiness_makes_a_container_ready(job: MakeJob, port: int, path: str) -> None:
+    j = job(pod(server(port, readiness_probe=probe(http(port, path)))))
+    j.start()
+    j.wait_until(lambda j: j.container("web").ready)
+    end(j)
+    assert "stderr F yes" in j.log("web") or "stdout F yes" in j.log("web")
+
+
+def test_http_failure_is_unready_and_said(job: MakeJob, port: int) -> None:
+    j = job(pod(server(port, readiness_probe=probe(http(port, "/bad")))))
+    j.start()
+    j.wait_until(lambda j: any("statuscode: 500" in event.message for event in j.state().events))
+    assert not j.container("web").ready
+    assert j.container("web").started
+    end(j)
+
+
+def test_tcp_readiness_is_a_connection(job: MakeJob, port: int) -> None:
+    j = job(pod(server(port, readiness_probe=probe(plan.Action("tcp", (), "", port, "", "", (), 0)))))
+    j.start()
+    j.wait_until(lambda j: j.container("web").ready)
+    end(j)
+
+
+def test_container_without_probes_is_ready_at_once(job: MakeJob) -> None:
+    j = job(pod(shell("a", _FOREVER)))
+    j.start()
+    j.wait_until(lambda j: j.container("a").ready and j.container("a").started)
+    end(j)
+
+
+def test_exec_readiness_follows_the_container(job: MakeJob, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    j = job(pod(shell("a", _FOREVER, readiness_probe=probe(exec_action("test", "-e", str(mark)), failure_threshold=1))))
+    j.start()
+    j.wait_until(lambda j: "Unhealthy" in j.reasons("a"))
+    assert not j.container("a").ready
+    mark.touch()
+    j.wait_until(lambda j: j.container("a").ready)
+    mark.unlink()
+    j.wait_until(lambda j: not j.container("a").ready)
+    end(j)
+
+
+def test_exec_probe_has_the_containers_environment_and_directory(job: MakeJob, tmp_path: Path) -> None:
+    action = exec_action("/bin/sh", "-c", 'test "$VALUE" = "$(printf \'a"b\')" && test "$PWD" = ' + str(tmp_path))
+    j = job(
+        pod(shell("a", _FOREVER, readiness_probe=probe(action), working_dir=str(tmp_path))),
+        {"a": [plan.EnvEntry("VALUE", 'a"b', expand=False, node_field="")]},
+    )
+    j.start()
+    j.wait_until(lambda j: j.container("a").ready)
+    end(j)
+
+
+def test_probe_that_takes_too_long_fails(job: MakeJob) -> None:
+    j = job(pod(shell("a", _FOREVER, readiness_probe=probe(exec_action("sleep", "60")))))
+    j.start()
+    j.wait_until(lambda j: any("timed out after 1s" in event.message for event in j.state().events))
+    end(j)
+
+
+def test_liveness_failure_restarts_the_container(job: MakeJob) -> None:
+    sick = shell(
+        "a", _FOREVER, restart_policy="Always", liveness_probe=probe(exec_action("false"), failure_threshold=2)
+    )
+    j = job(pod(sick))
+    j.start()
+    j.wait_until(lambda j: j.container("a").restart_count >= 1)
+    messages = [event.message for event in j.state().events]
+    assert messages.count("Liveness probe failed: ") >= 2
+    assert "Container a failed liveness probe, will be restarted" in messages
+    end(j)
+
+
+def test_what_a_probe_finds_of_a_run_that_has_ended_does_not_end_the_next(job: MakeJob, tmp_path: Path) -> None:
+    first, sick = tmp_path / "first", tmp_path / "sick"
+    # The first run ends between two probes; until its output is read (a process of another session holds it) it is not gone.
+    script = f"if test -e {first}; then rm {sick}; {_FOREVER}; fi; touch {first}; sleep 0.3; setsid sleep 3 & touch {sick}; exit 1"
+    healthy = exec_action("/bin/sh", "-c", f"! test -e {sick}")
+    j = job(pod(shell("a", script, restart_policy="Always", liveness_probe=probe(healthy, failure_threshold=1))))
+    j.start()
+    j.wait_until(lambda j: j.container("a").restart_count == 1 and not sick.exists())
+    j.wait_until(lambda j: j.container("a").started)
+    assert [event.message for event in j.state().events if event.reason == "Killing"] == []
+    end(j)
+
+
+def test_startup_probe_gates_the_others(job: MakeJob, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    j = job(
+        pod(
+            shell(
+                "a",
+                _FOREVER,
+                startup_probe=probe(exec_action("test", "-e", str(mark)), failure_threshold=60),
+                liveness_probe=probe(exec_action("test", "-e", str(mark)), failure_threshold=1),
+            )
+        )
+    )
+    j.start()
+    j.wait_until(lambda j: any("Startup probe failed" in event.message for event in j.state().events))
+    assert isinstance(j.container("a").state, Running)
+    assert not j.container("a").started
+    mark.touch()
+    j.wait_until(lambda j: j.container("a").started)
+    assert j.container("a").restart_count == 0
+    end(j)
+
+
+def test_startup_failure_ends_the_container(job: MakeJob) -> None:
+    j = job(
+        pod(
+            shell(
+                "a",
+                "trap 'exit 6' TERM; while :; do sleep 0.05; done",
+                startup_probe=probe(exec_action("false"), failure_threshold=1),
+            )
+        )
+    )
+    assert j.run() == 6
+    assert "Container a failed startup probe" in [event.message for event in j.state().events]
+
+
+def test_post_start_runs_before_the_container_is_ready(job: MakeJob, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    j = job(pod(shell("a", _FOREVER, post_start=exec_action("/bin/sh", "-c", f"sleep 0.3; touch {mark}"))))
+    j.start()
+    j.wait_until(lambda j: j.container("a").ready)
+    assert mark.exists()
+    end(j)
+
+
+def test_failed_post_start_ends_the_container(job: MakeJob) -> None:
+    j = job(pod(shell("a", "trap 'exit 6' TERM; while :; do sleep 0.05; done", post_start=exec_action("false"))))
+    assert j.run() == 6
+    assert "FailedPostStartHook" in j.reasons("a")
+
+
+def test_pre_stop_runs_before_term(job: MakeJob, tmp_path: Path) -> None:
+    order = tmp_path / "order"
+    main = f"echo up; trap 'echo term >> {order}; exit 0' TERM; while :; do sleep 0.05; done"
+    j = job(pod(shell("a", main, pre_stop=exec_action("/bin/sh", "-c", f"sleep 0.2; echo hook >> {order}"))))
+    j.start()
+    j.wait_until(lambda j: j.log("a") == ["stdout F up"])
+    end(j)
+    assert order.read_text().split() == ["hook", "term"]
+
+
+def test_pre_stop_can_not_outlive_the_grace_period(job: MakeJob) -> None:
+    j = job(pod(shell("a", "echo up; " + _FOREVER, pre_stop=exec_action("sleep", "60")), grace_seconds=1))
+    j.start()
+    j.wait_until(lambda j: j.log("a") == ["stdout F up"])
+    end(j)
+    ending = j.container("a").state
+    assert isinstance(ending, Terminated)
+    assert ending.exit_code == 0
+
+
+def test_failed_pre_stop_is_said(job: MakeJob) -> None:
+    j = job(pod(shell("a", "echo up; " + _FOREVER, pre_stop=exec_action("false"))))
+    j.start()
+    j.wait_until(lambda j: j.log("a") == ["stdout F up"])
+    end(j)
+    assert "FailedPreStopHook" in j.reasons("a")

@@ -1,0 +1,240 @@
+"""Images from a registry: logins, whom the cache serves, and one pull however many ask."""
+
+import base64
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slurm_plugin.runner.cache import Cache
+from slurm_plugin.runner.logins import Login
+from slurm_plugin.runner.plan import Image, Runtime, to_json
+from slurm_plugin.runner.pull import Puller, fetch
+from slurm_plugin.runner.registry import DeniedError, Reference, RegistryError, _authorization, find_digest
+
+PROJECT = Path(__file__).parents[3]
+DIGEST = "sha256:" + "ab" * 32
+GOOD = Login("127.0.0.1", "me", "right")
+BAD = Login("127.0.0.1", "me", "wrong")
+APPTAINER = """\
+#!/bin/sh
+echo "$APPTAINER_DOCKER_USERNAME $APPTAINER_DOCKER_PASSWORD $*" >> "$CALLS"
+for last; do before="$target"; target="$last"; done
+sleep 0.3
+echo image > "$before"
+"""
+
+
+class Registry(http.server.ThreadingHTTPServer):
+    """A registry on loopback that knows one image. ``mode``: "open", "basic" or "bearer"."""
+
+    daemon_threads = True
+    request_queue_size = 256
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.mode = "open"
+        self.asked: list[tuple[str, str]] = []
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: Registry
+
+    def do_HEAD(self) -> None:
+        registry, given = self.server, self.headers.get("Authorization", "")
+        registry.asked.append((self.path, given))
+        wanted = {"open": "", "basic": _basic(GOOD), "bearer": "Bearer token"}[registry.mode]
+        if wanted and given != wanted:
+            challenge = 'Basic realm="r"' if registry.mode == "basic" else self._realm()
+            self._answer(401, {"WWW-Authenticate": challenge})
+        elif self.path.startswith("/v2/library/nothing/"):
+            self._answer(404, {})
+        else:
+            self._answer(200, {"Docker-Content-Digest": DIGEST})
+
+    def _realm(self) -> str:
+        return f'Bearer realm="http://{self.server.host}/token",service="s",scope="repository:x:pull"'
+
+    def do_GET(self) -> None:
+        self.server.asked.append((self.path, self.headers.get("Authorization", "")))
+        if self.headers.get("Authorization") == _basic(GOOD):
+            self._answer(200, {}, b'{"token": "token"}')
+        else:
+            self._answer(401, {})
+
+    def _answer(self, code: int, headers: dict[str, str], body: bytes = b"") -> None:
+        self.send_response(code)
+        for name, value in (headers | {"Content-Length": str(len(body))}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base class's own name
+        """Say nothing."""
+
+
+def _basic(login: Login) -> str:
+    return "Basic " + base64.b64encode(f"{login.username}:{login.password}".encode()).decode()
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    server = Registry()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def ask(registry: Registry, *logins: Login, path: str = "library/busybox") -> tuple[str, Login | None]:
+    return find_digest(Reference("docker", registry.host, path, "1"), logins, insecure=True)
+
+
+@pytest.mark.parametrize("mode", ["basic", "bearer"])
+def test_a_registrys_challenge_is_answered_with_the_login_that_it_takes(registry: Registry, mode: str) -> None:
+    registry.mode = mode
+    assert ask(registry, BAD, GOOD) == (DIGEST, GOOD)
+    for logins in ((), (BAD,)):
+        with pytest.raises(DeniedError, match="pull access denied"):
+            ask(registry, *logins)
+
+
+def test_an_open_registry_is_not_told_any_password(registry: Registry) -> None:
+    assert ask(registry, GOOD) == (DIGEST, None)
+    assert registry.asked == [("/v2/library/busybox/manifests/1", "")]
+
+
+def test_an_image_that_is_not_there_is_not_denied(registry: Registry) -> None:
+    with pytest.raises(RegistryError, match="not found"):
+        ask(registry, GOOD, path="library/nothing")
+
+
+def test_a_password_is_not_sent_in_clear_to_a_third_party(registry: Registry) -> None:
+    with pytest.raises(RegistryError, match="in clear"):
+        _authorization('Bearer realm="http://other.example/token"', GOOD, insecure=False)
+    assert registry.asked == []
+
+
+class Site:
+    """A cache, an Apptainer that counts, and pods that fetch one image."""
+
+    def __init__(self, registry: Registry, path: Path) -> None:
+        self.calls = path / "calls"
+        self.calls.touch()
+        self.path = path
+        self.cache = Cache(str(path / "images"))
+        executable = path / "apptainer"
+        executable.write_text(APPTAINER)
+        executable.chmod(0o755)
+        self._runtime = Runtime("apptainer", str(executable), ())
+        self._host = registry.host
+        self._source = f"docker://{registry.host}/library/busybox:1"
+
+    @property
+    def arguments(self) -> tuple[str, str, str]:
+        """What to fetch, into which cache, with which program."""
+        return self._source, self.cache.root, self._runtime.executable
+
+    def fetch(self, *logins: Login, policy: str = "IfNotPresent") -> dict[str, Any]:
+        file = self.path / f"logins-{len(logins)}"
+        if logins:
+            here = tuple(login._replace(pattern=self._host) for login in logins)
+            file.write_text(json.dumps(to_json(here)))
+        host = {"PATH": os.environ["PATH"], "CALLS": str(self.calls)}
+        said: list[dict[str, Any]] = []
+        image = Image("busybox", self._source, policy, insecure=True)
+        fetch(image, Puller(self._runtime, Cache(self.cache.root), host, str(file)))(said.append)
+        return said[-1]
+
+
+@pytest.fixture
+def site(registry: Registry, tmp_path: Path) -> Site:
+    return Site(registry, tmp_path)
+
+
+def test_apptainer_gets_the_login_by_its_environment_and_not_on_its_command_line(
+    registry: Registry, site: Site
+) -> None:
+    registry.mode = "basic"
+    assert site.fetch(GOOD)["ready"]["pulled"]
+    (call,) = site.calls.read_text().splitlines()
+    assert call.startswith("me right --silent build")
+    assert "right" not in call.removeprefix("me right")
+
+
+def test_a_cached_private_image_is_for_those_alone_whom_the_registry_gives_it(registry: Registry, site: Site) -> None:
+    registry.mode = "basic"
+    site.fetch(GOOD)
+    for policy, reason in (("IfNotPresent", "ErrImagePull"), ("Never", "ErrImageNeverPull")):
+        assert site.fetch(policy=policy)["failed"] == reason
+        assert site.fetch(BAD, policy=policy)["failed"] == reason
+    registry.asked.clear()
+    assert not site.fetch(GOOD)["ready"]["pulled"]
+    assert registry.asked == [], "a login that got it once need not ask again"
+    assert len(site.calls.read_text().splitlines()) == 1
+
+
+def test_what_anybody_may_pull_is_for_anybody_afterwards(registry: Registry, site: Site) -> None:
+    registry.mode = "basic"
+    site.fetch(GOOD)
+    registry.mode = "open"
+    assert "ready" in site.fetch()
+    registry.mode = "basic"
+    assert "ready" in site.fetch()
+
+
+def test_an_image_that_the_site_put_into_the_cache_needs_no_registry(registry: Registry, site: Site) -> None:
+    site.fetch()
+    registry.mode = "basic"
+    for note in Path(site.cache.root, "access").rglob("*"):
+        if note.is_file():
+            note.unlink()
+    for directory in Path(site.cache.root, "access").iterdir():
+        directory.rmdir()
+    assert "ready" in site.fetch(policy="Never")
+
+
+_MANY = """\
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from slurm_plugin.runner import registry  # HTTP is loaded once, by the parent
+from slurm_plugin.runner.cache import Cache
+from slurm_plugin.runner.plan import Image, Runtime
+from slurm_plugin.runner.pull import Puller, fetch
+_, _, source, root, executable = sys.argv
+image = Image("busybox", source, "Always", True)
+puller = Puller(Runtime("apptainer", executable, ()), Cache(root), dict(os.environ), root + "/none")
+children = []
+for _ in range(200):
+    pid = os.fork()
+    if pid == 0:
+        puller = puller._replace(cache=Cache(root))
+        said = []
+        fetch(image, puller)(said.append)
+        os._exit(0 if "ready" in said[-1] else 1)
+    children.append(pid)
+print(sorted({os.waitpid(pid, 0)[1] for pid in children}))
+"""
+
+
+def test_two_hundred_pods_of_one_image_pull_it_once(registry: Registry, site: Site) -> None:
+    argv = [sys.executable, "-I", "-S", "-c", _MANY, str(PROJECT), *site.arguments]
+    environment = {"PATH": os.environ["PATH"], "CALLS": str(site.calls)}
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=240, check=True)
+    assert done.stdout.strip() == "[0]", done.stderr
+    assert len(site.calls.read_text().splitlines()) == 1
+    assert os.listdir(Path(site.cache.root, "locks")) == []
+    assert os.listdir(Path(site.cache.root, "tmp")) == []

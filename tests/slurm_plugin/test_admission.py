@@ -1,0 +1,80 @@
+from dataclasses import replace
+
+import pytest
+
+from slurm_plugin.admission import check_exclusive, check_size
+from slurm_plugin.cluster import Cluster, Partition, SlurmNode
+from slurm_plugin.config import PodSettings, PolicyRule
+from slurm_plugin.errors import PolicyError, TooLargeError
+from slurm_plugin.job import BatchJob, Gres, Placement
+
+RESOURCES = PodSettings().resources
+JOB = BatchJob(
+    name="n", directory="/d", archive="/a", archive_digest="0", interpreters=("/p",), cpus=1, memory_mib=1, tmp_mib=None,
+    gres=(), time_limit_minutes=None, warning_seconds=1,
+)  # fmt: skip
+
+
+def node(
+    name: str, partition: str, *, cpus: int = 16, memory: int = 1000, gpus: int = 0, state: str = "IDLE"
+) -> SlurmNode:
+    return SlurmNode(
+        name=name, states=frozenset({state}), cpus=cpus, cpus_allocated=0, memory_mib=memory, memory_allocated_mib=0,
+        tmp_mib=100, gres={("gpu", "a100"): gpus} if gpus else {}, gres_allocated={}, features=frozenset(),
+        partitions=frozenset({partition}),
+    )  # fmt: skip
+
+
+CLUSTER = Cluster(
+    "c",
+    "24.11",
+    (Partition("cpu", True, True, None, None), Partition("gpu", False, True, None, None)),
+    (node("a", "cpu"), node("b", "cpu", cpus=32, memory=500, state="DOWN"), node("g", "gpu", cpus=8, gpus=4)),
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "resource", "words"),
+    [
+        ({"cpus": 33}, "cpu", "33 CPUs are more than the largest node of the default partition has (32)"),
+        ({"memory_mib": 1001}, "memory", "1001 MiB of memory"),
+        ({"tmp_mib": 101}, "ephemeral-storage", "101 MiB of temporary space"),
+        ({"gres": (Gres("gpu", "", 1),)}, "nvidia.com/gpu", "1 gpu are more than"),
+        ({"cpus": 32, "memory_mib": 1000}, "cpu", "no node of the default partition has all"),
+        ({"cpus": 9, "placement": Placement("gpu")}, "cpu", "partition gpu has (8)"),
+        ({"gres": (Gres("gpu", "h100", 1),), "placement": Placement("gpu")}, "nvidia.com/gpu", "1 gpu h100"),
+        ({"gres": (Gres("gpu", "a100", 5),), "placement": Placement("gpu")}, "nvidia.com/gpu", "has (4)"),
+        ({"gres": (Gres("shard", "", 1),)}, "shard", "1 shard"),
+    ],
+)
+def test_a_job_larger_than_the_largest_node_is_refused_by_what_it_lacks(
+    change: dict[str, object], resource: str, words: str
+) -> None:
+    with pytest.raises(TooLargeError) as caught:
+        check_size(replace(JOB, **change), CLUSTER, RESOURCES)  # type: ignore[arg-type]
+    assert caught.value.resource == resource
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"cpus": 32, "memory_mib": 500}, {"cpus": 8, "placement": Placement("gpu"), "gres": (Gres("gpu", "", 4),)}],
+)  # fmt: skip
+def test_a_job_that_a_node_can_hold_passes_also_one_that_is_down(change: dict[str, object]) -> None:
+    check_size(replace(JOB, **change), CLUSTER, RESOURCES)  # type: ignore[arg-type]
+
+
+def test_a_cluster_of_which_nothing_is_known_refuses_nothing() -> None:
+    check_size(replace(JOB, cpus=10**6), Cluster("c", "1", (), ()), RESOURCES)
+
+
+def test_a_whole_node_may_not_be_more_than_the_ceiling() -> None:
+    whole = replace(JOB, placement=Placement(exclusive=True))
+    check_exclusive(whole, PolicyRule(), CLUSTER)
+    check_exclusive(JOB, PolicyRule(max_cpus=1), CLUSTER)
+    check_exclusive(whole, PolicyRule(max_cpus=32), CLUSTER)
+    check_exclusive(replace(whole, placement=Placement("gpu", exclusive=True)), PolicyRule(max_cpus=8), CLUSTER)
+    for cluster, words in ((CLUSTER, "up to 32 CPUs"), (None, "not known")):
+        with pytest.raises(PolicyError, match=words) as caught:
+            check_exclusive(whole, PolicyRule(max_cpus=31), cluster)
+        assert caught.value.field == "metadata.annotations[slurmlet.io/exclusive]"

@@ -1,0 +1,178 @@
+"""The provider's two sources between a Host and a Slurm in memory: what one pod or one answer spoils, and what not."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import pytest
+
+from slurm_plugin.archive import Archive
+from slurm_plugin.config import SiteSettings
+from slurm_plugin.contract import PodContent, PodReport, Reachable, Report, Snapshot
+from slurm_plugin.errors import HostError, SlurmUnavailableError
+from slurm_plugin.hosts.base import Completed, HostProcess
+from slurm_plugin.job import JobId, JobState, JobStatus, PodUid
+from slurm_plugin.provider import SlurmProvider
+from slurm_plugin.runner.plan import plan_from_json
+
+from .fakes import FakeHost, FakeSlurm
+from .manifests import DIGEST, UID, container, make_pod
+
+
+class Watcher:
+    """The archive's ``watch``: it has seen everything, and there is nothing."""
+
+    def __init__(self) -> None:
+        self._said = False
+
+    async def write(self, data: bytes) -> None:
+        raise AssertionError("nobody writes to a watcher")
+
+    async def close_stdin(self) -> None:
+        return
+
+    async def read(self) -> bytes:
+        if self._said:
+            await asyncio.Event().wait()
+        self._said = True
+        return b'{"synced": true}\n'
+
+    async def read_error(self) -> bytes:
+        return b""
+
+    async def wait(self) -> int:
+        return 0
+
+
+class LoginNode(FakeHost):
+    stuck = False
+
+    async def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float) -> Completed:
+        if argv[0] == "ln":
+            return await super().run(argv, stdin=stdin, timeout=timeout)
+        return Completed(tuple(argv), 0, b"1000\n", b"")
+
+    def process(self, argv: Sequence[str]) -> AbstractAsyncContextManager[HostProcess]:
+        @asynccontextmanager
+        async def context() -> AsyncIterator[HostProcess]:
+            yield Watcher()
+
+        return context()
+
+    async def remove_tree(self, path: str) -> None:
+        if self.stuck:
+            raise HostError(f"{path}: Permission denied")
+        await super().remove_tree(path)
+
+
+class Slurm(FakeSlurm):
+    accounting_away = False
+    left: frozenset[JobId] = frozenset()  # jobs that the queue knows no more
+    bug: Exception | None = None
+
+    async def jobs(self) -> Mapping[JobId, JobStatus]:
+        if self.bug is not None:
+            raise self.bug
+        return {job_id: status for job_id, status in (await super().jobs()).items() if job_id not in self.left}
+
+    async def ended_jobs(self, job_ids: Collection[JobId], *, since: int) -> Mapping[JobId, JobStatus]:
+        if self.accounting_away:
+            raise SlurmUnavailableError("sacct: Problem talking to the database")
+        return await super().ended_jobs(job_ids, since=since)
+
+
+class Place:
+    """A provider and all that it stands on."""
+
+    def __init__(self) -> None:
+        self.host, self.slurm = LoginNode(), Slurm()
+        settings = SiteSettings.model_validate({"slurm": {"host": {"kind": "local"}, "poll_seconds": 0.2}})
+        self.provider = SlurmProvider(
+            self.host, self.slurm, settings, archive=Archive(b"", DIGEST), node="hpc", owner="test"
+        )
+        self.reports: AsyncGenerator[Report, None] = self.provider.reports()
+
+    async def until(self, condition: Callable[[Report], object]) -> Report:
+        async with asyncio.timeout(10):
+            async for report in self.reports:
+                if condition(report):
+                    return report
+        raise AssertionError("the reports ended")
+
+    async def submit(self, uid: str = UID) -> JobId:
+        return await self.provider.submit(make_pod(metadata={"uid": uid}), PodContent())
+
+
+@pytest.fixture
+async def place() -> AsyncIterator[Place]:
+    made = Place()
+    await made.until(lambda report: isinstance(report, Snapshot))
+    yield made
+    await made.reports.aclose()
+    await made.provider.close()
+
+
+def of(uid: str, state: JobState) -> Callable[[Report], bool]:
+    return lambda report: (
+        isinstance(report, PodReport) and report.uid == uid and report.job is not None and report.job.state == state
+    )
+
+
+async def test_an_end_that_the_queue_tells_is_reported_though_accounting_is_away(place: Place) -> None:
+    job_id = await place.submit()
+    await place.until(of(UID, JobState.PENDING))
+    place.slurm.accounting_away = True
+    place.slurm.set(job_id, state=JobState.CANCELLED)
+    await place.until(of(UID, JobState.CANCELLED))
+
+
+async def test_many_pods_at_once_ask_once_what_the_cluster_has(place: Place) -> None:
+    before = place.slurm.asked.count(("cluster",))
+    await asyncio.gather(*(place.submit(f"{number}{UID[1:]}") for number in range(2, 8)))
+    assert place.slurm.asked.count(("cluster",)) - before == 1
+
+
+async def test_slurm_is_reachable_though_accounting_is_away(place: Place) -> None:
+    job_id = await place.submit()
+    await place.until(of(UID, JobState.PENDING))
+    place.slurm.accounting_away = True
+    place.slurm.left = frozenset({job_id})
+    other = "7" + UID[1:]
+    await place.submit(other)
+    said = await place.until(lambda report: isinstance(report, Reachable) or of(other, JobState.PENDING)(report))
+    assert isinstance(said, PodReport)
+    place.slurm.accounting_away = False
+    place.slurm.set(job_id, state=JobState.COMPLETED)
+    await place.until(of(UID, JobState.COMPLETED))
+
+
+async def test_a_queued_pod_is_edited_in_its_plan(place: Place) -> None:
+    await place.provider.edit(make_pod(container(image="other:2")))  # no such pod: nothing happens
+    await place.submit()
+    await place.provider.edit(make_pod(container(image="other:2"), metadata={"uid": UID}))
+    (plan,) = (data for path, data in place.host.files.items() if path.endswith(f"{UID}/plan.json"))
+    assert [each.image.name for each in plan_from_json(json.loads(plan)).containers] == ["other:2"]
+
+
+async def test_a_directory_that_can_not_be_removed_stops_nothing_else(place: Place) -> None:
+    await place.submit()
+    await place.until(of(UID, JobState.PENDING))
+    await place.provider.forget(PodUid(UID))
+    place.host.stuck = True
+    await place.until(of(UID, JobState.CANCELLED))
+    other = "7" + UID[1:]
+    job_id = await place.submit(other)
+    await place.until(of(other, JobState.PENDING))
+    place.slurm.set(job_id, state=JobState.RUNNING)
+    said = await place.until(lambda report: isinstance(report, Reachable) or of(other, JobState.RUNNING)(report))
+    assert isinstance(said, PodReport)
+
+
+async def test_a_bug_in_a_source_is_told_and_tried_again_and_ends_nothing(place: Place) -> None:
+    place.slurm.bug = KeyError("ours")
+    said = await place.until(lambda report: isinstance(report, Reachable))
+    assert isinstance(said, Reachable)
+    assert "KeyError" in str(said.error)
+    place.slurm.bug = None
+    await place.until(lambda report: isinstance(report, Reachable) and report.error is None)

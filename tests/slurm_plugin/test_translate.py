@@ -1,0 +1,134 @@
+from typing import Any
+
+import pytest
+
+from slurm_plugin.errors import InvalidAnnotationError, PolicyError, TranslationError
+from slurm_plugin.job import BatchJob, Gres
+from slurm_plugin.translate import job_name, translate
+
+from .manifests import DIGEST, UID, container, make_pod, make_site, requests
+
+Json = dict[str, Any]
+
+
+def job(spec: Json | None = None, annotations: Json | None = None, **site: Any) -> BatchJob:
+    named = {f"slurmlet.io/{name}": value for name, value in (annotations or {}).items()}
+    return translate(make_pod(annotations=named, **(spec or {})), make_site(**site)).job
+
+
+def test_a_job_is_named_after_its_pod_and_lives_in_its_directory() -> None:
+    translation = translate(make_pod(), make_site())
+    assert translation.job.name == job_name(make_pod()) == f"default/web:{UID}"
+    assert translation.job.directory == f"/home/alice/.slurmlet/hpc/pods/{UID}"
+    assert translation.job.archive_digest == DIGEST
+    assert translation.plan.images == "/home/alice/.slurmlet/hpc/images"
+    assert translation.plan.uid == UID
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "attribute", "expected"),
+    [
+        ("partition", "gpu", "partition", "gpu"),
+        ("account", "physics", "account", "physics"),
+        ("qos", "high", "qos", "high"),
+        ("reservation", "course", "reservation", "course"),
+        ("constraint", "a100&nvlink", "constraint", "a100&nvlink"),
+        ("licenses", "matlab:2", "licenses", "matlab:2"),
+        ("nice", "10", "nice", 10),
+        ("exclusive", "true", "exclusive", True),
+        ("requeue", "true", "requeue", True),
+    ],
+)
+def test_an_annotation_places_the_job(annotation: str, value: str, attribute: str, expected: object) -> None:
+    anything = {"partitions": ["*"], "accounts": ["*"], "qos": ["*"], "reservations": ["*"], "requeue": True}
+    assert getattr(job(annotations={annotation: value}, policy=[anything]).placement, attribute) == expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "annotations", "pods", "rule", "minutes", "warning"),
+    [
+        ({}, {}, {}, {}, None, 120),
+        ({"terminationGracePeriodSeconds": 0}, {}, {}, {}, None, 90),
+        ({"terminationGracePeriodSeconds": 10**6}, {}, {}, {}, None, 65535),
+        ({}, {"time-limit": "2h"}, {}, {}, 120, 120),
+        ({}, {"time-limit": "1"}, {}, {}, 1, 30),  # or the job would be warned, and so ended, as soon as it begins
+        ({"activeDeadlineSeconds": 60}, {}, {}, {}, 3, 90),
+        ({"activeDeadlineSeconds": 3600}, {}, {}, {}, 62, 120),
+        ({"activeDeadlineSeconds": 3600}, {"time-limit": "30"}, {}, {}, 30, 120),
+        ({}, {}, {"default_time_limit_minutes": 50}, {}, 50, 120),
+        ({}, {}, {}, {"max_time_limit_minutes": 40}, 40, 120),
+        ({}, {}, {"default_time_limit_minutes": 50}, {"max_time_limit_minutes": 40}, 40, 120),
+    ],
+)
+def test_the_time_limit_and_its_warning(
+    spec: Json, annotations: Json, pods: Json, rule: Json, minutes: int | None, warning: int
+) -> None:
+    result = job(spec, annotations, pods=pods, policy=[rule])
+    assert (result.time_limit_minutes, result.warning_seconds) == (minutes, warning)
+
+
+@pytest.mark.parametrize("deadline", [1, 59, 60, 61, 3599, 86400])
+@pytest.mark.parametrize("grace", [0, 30, 3600])
+def test_slurms_time_limit_never_comes_before_the_pods_own_deadline(deadline: int, grace: int) -> None:
+    result = job({"activeDeadlineSeconds": deadline, "terminationGracePeriodSeconds": grace})
+    assert result.time_limit_minutes is not None
+    assert result.time_limit_minutes * 60 - result.warning_seconds >= deadline
+
+
+@pytest.mark.parametrize(
+    ("spec", "annotations", "rule", "field"),
+    [
+        ({}, {"time-limit": "2h"}, {"max_time_limit_minutes": 60}, "metadata.annotations[slurmlet.io/time-limit]"),
+        ({"activeDeadlineSeconds": 7200}, {}, {"max_time_limit_minutes": 60}, "spec.activeDeadlineSeconds"),
+        ({"overhead": {"cpu": "5"}}, {}, {"max_cpus": 4}, "spec.containers"),
+        ({"overhead": {"memory": "2Gi"}}, {}, {"max_memory_mib": 2048}, "spec.containers"),
+        ({}, {"gres": "gpu:3"}, {"max_gpus": 2}, "spec.containers"),
+        ({}, {"account": "x"}, {}, "metadata.annotations[slurmlet.io/account]"),
+        ({}, {"flags": "--hint=x"}, {}, "metadata.annotations[slurmlet.io/flags]"),
+        ({}, {}, {"namespaces": ["other"]}, "metadata.namespace"),
+    ],
+)
+def test_what_the_policy_forbids_is_refused_by_the_field_that_asks_for_it(
+    spec: Json, annotations: Json, rule: Json, field: str
+) -> None:
+    with pytest.raises(PolicyError) as caught:
+        job(spec, annotations, policy=[rule])
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("spec", "annotations"), [({"hostPID": True}, {}), ({"overhead": {"cpu": "x"}}, {}), ({}, {"unheard-of": "x"})]
+)
+def test_what_can_not_be_honoured_is_a_translation_error(spec: Json, annotations: Json) -> None:
+    with pytest.raises(TranslationError):
+        job(spec, annotations)
+
+
+def test_an_annotation_with_a_newline_never_reaches_a_script() -> None:
+    with pytest.raises(InvalidAnnotationError):
+        job(annotations={"partition": "cpu\n#SBATCH --uid=0"})
+
+
+def test_gpus_of_resources_and_of_annotations_come_together() -> None:
+    spec = {"initContainers": [], "overhead": {"nvidia.com/gpu": "2"}}
+    assert job(spec, {"gres": "fpga:1", "gpu-type": "a100"}).gres == (Gres("gpu", "a100", 2), Gres("fpga", "", 1))
+
+
+def test_a_gres_that_is_asked_for_in_two_ways_is_refused() -> None:
+    with pytest.raises(InvalidAnnotationError, match="ask for gpu already") as caught:
+        job({"overhead": {"nvidia.com/gpu": "2"}}, {"gres": "gpu:a100:2"})
+    assert caught.value.field == "metadata.annotations[slurmlet.io/gres]"
+
+
+def test_resources_become_the_jobs() -> None:
+    pod = make_pod(container(resources=requests(cpu="1500m", memory="1Gi", ephemeral_storage="1Mi")))
+    result = translate(pod, make_site(pods={"overhead_memory_mib": 64})).job
+    assert (result.cpus, result.memory_mib, result.tmp_mib) == (2, 1088, 1)
+
+
+def test_raw_flags_pass_where_the_rule_allows_them() -> None:
+    assert job({}, {"flags": "--hint=nomultithread -x 'a b'"}, policy=[{"raw_flags": True}]).extra_arguments == (
+        "--hint=nomultithread",
+        "-x",
+        "a b",
+    )

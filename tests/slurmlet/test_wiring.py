@@ -1,0 +1,28 @@
+"""What the configuration says of the site reaches the objects that work there."""
+
+from pathlib import Path
+
+from slurm_plugin.config import SiteSettings, SSHHostSettings
+from slurm_plugin.hosts.ssh import PYTHONS
+from slurmlet import wiring
+
+
+def test_the_login_node_is_tried_with_the_configured_interpreters_first(tmp_path: Path) -> None:
+    host = {"kind": "ssh", "address": "login", "user": "alice", "known_hosts_file": str(tmp_path / "known_hosts")}
+    slurm = {"host": host, "interpreters": ["/opt/python/bin/python3"]}
+
+    made, _ = wiring._host(SiteSettings.model_validate({"slurm": slurm}), None)
+
+    assert made._pythons == ("/opt/python/bin/python3", *PYTHONS)  # type: ignore[attr-defined]
+
+
+def test_what_a_machine_on_the_way_does_not_say_is_as_for_the_login_node() -> None:
+    jumps = [{"address": "outer"}, {"address": "inner", "port": 2222, "user": "gate", "key_file": "/inner"}]
+    host = {"kind": "ssh", "address": "login", "user": "alice", "known_hosts_file": "/known", "key_file": "/key"}
+    ssh = SSHHostSettings.model_validate(host | {"certificate_file": "/key.cert", "proxy_jump": jumps})
+
+    outer, inner = (wiring._jump(jump, ssh, "bob") for jump in ssh.proxy_jump)
+
+    assert (outer.name, outer.key_files, outer.certificate_file) == ("bob@outer", ("/key",), "/key.cert")
+    assert (inner.name, inner.key_files, inner.certificate_file) == ("gate@inner:2222", ("/inner",), None)
+    assert outer.known_hosts_files == inner.known_hosts_files == ("/known",)

@@ -1,0 +1,45 @@
+from typing import Any
+
+from slurm_plugin.contract import PodReport
+from slurm_plugin.job import JobId, JobState, JobStatus, PodUid
+from slurm_plugin.pod import Pod
+from vkubelet.podevents import PodEvents
+
+POD = Pod.model_validate({"metadata": {"name": "p", "uid": "u"}, "spec": {"containers": []}})
+
+
+class Told:
+    """A recorder that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str]] = []
+
+    def tell(self, _subject: Any, kind: str, reason: str, _message: str) -> None:
+        self.events.append((kind, reason))
+
+
+def history(*states: tuple[JobState, int]) -> list[tuple[str, str]]:
+    told = Told()
+    events = PodEvents(told, lambda: 0.0)  # type: ignore[arg-type]
+    for state, restarts in states:
+        job = JobStatus(JobId("7"), state, restart_count=restarts)
+        events.tell_report(POD, PodReport(PodUid("u"), "default", "p", JobId("7"), job, None))
+    return told.events
+
+
+RUNNING, SUSPENDED, PENDING = JobState.RUNNING, JobState.SUSPENDED, JobState.PENDING
+
+
+def test_a_suspension_and_its_end_are_told_once_each() -> None:
+    states = ((PENDING, 0), (RUNNING, 0), (SUSPENDED, 0), (SUSPENDED, 0), (RUNNING, 0), (JobState.COMPLETED, 0))
+    assert history(*states) == [("Warning", "SlurmSuspended"), ("Normal", "SlurmResumed")]
+
+
+def test_a_requeue_is_told_once_however_it_is_seen() -> None:
+    assert history((RUNNING, 0), (PENDING, 0), (PENDING, 1), (RUNNING, 1)) == [("Warning", "SlurmRequeued")]
+    assert history((SUSPENDED, 0), (PENDING, 1), (RUNNING, 1)) == [("Warning", "SlurmRequeued")]
+    assert history((RUNNING, 0), (RUNNING, 1)) == [("Warning", "SlurmRequeued")], "the wait was not seen"
+
+
+def test_what_was_before_the_agent_began_is_not_told() -> None:
+    assert history((SUSPENDED, 3), (SUSPENDED, 3)) == []

@@ -1,0 +1,48 @@
+"""How a pod's job is brought to its end, whatever the reason: asked for once, again with less grace, again when nothing came."""
+
+import logging
+import time
+
+from slurm_plugin.contract import PodReport, Provider
+from slurm_plugin.job import PodUid
+
+from .errors import ForbiddenError, NotFoundError
+from .kube import Kube
+from .podwork import Work
+
+log = logging.getLogger(__name__)
+
+# When to ask again for an end that was asked for and did not come, beyond the grace period.
+_END_SECONDS = 60.0
+_SILENCE_SECONDS = 15.0
+
+
+class PodEnds:
+    """Ends jobs of pods."""
+
+    def __init__(self, kube: Kube, provider: Provider) -> None:
+        self._kube = kube
+        self._provider = provider
+
+    async def ensure_over(self, uid: PodUid, work: Work, *, grace: int) -> float | None:
+        """Ask for the end of a job that should not be; returns None once there is none, else when to look again."""
+        if work.over:
+            return None
+        now = time.monotonic()
+        if work.grace is None or grace < work.grace or now - work.grace_at > work.grace + _END_SECONDS:
+            await self._provider.terminate(uid, grace)
+            work.grace, work.grace_at = grace, now
+            log.info("end asked for, with %d s of grace", grace, extra={"uid": uid, "job_id": work.job_id})
+        if work.report is None and not work.submitted:
+            # Doubtful: what the provider knows it tells; if it says nothing there never was a job.
+            silent = now - work.grace_at
+            return None if silent >= _SILENCE_SECONDS else _SILENCE_SECONDS - silent
+        return work.grace + _END_SECONDS
+
+    async def is_elsewhere(self, report: PodReport) -> bool:
+        """Whether a pod that was never seen here exists all the same: then it is not ours to end."""
+        try:
+            found = await self._kube.get(f"/api/v1/namespaces/{report.namespace}/pods/{report.name}")
+        except (NotFoundError, ForbiddenError):
+            return False  # a node's own credential may not read pods that are not bound to it: gone, for us
+        return bool(found["metadata"]["uid"] == report.uid)

@@ -1,0 +1,103 @@
+"""Which events a pod gets: the runner's own, Slurm's reason for a wait once per change, and the agent's warnings.
+
+The runner numbers its events within a run, and the same run is told again after each change and after each start of
+the agent; what was told is remembered by number here, and by the event's name in the API server.
+"""
+
+from collections.abc import Callable
+
+from slurm_plugin.contract import PodReport
+from slurm_plugin.job import JobId, JobState, PodUid
+from slurm_plugin.pod import Pod
+from slurm_plugin.podstatus import queue_message
+
+from .events import Recorder, Subject
+
+# The API server keeps events for an hour: an older one would come back to life.
+_OLDEST_SECONDS = 3000.0
+
+
+class PodEvents:
+    """Tells a Recorder what is new about each pod."""
+
+    def __init__(self, recorder: Recorder, clock: Callable[[], float]) -> None:
+        self._recorder = recorder
+        self._clock = clock
+        self._sequences: dict[PodUid, tuple[str, int, int]] = {}
+        self._queued: dict[PodUid, str] = {}
+        self._states: dict[PodUid, tuple[JobState, int]] = {}
+
+    def forget(self, uid: PodUid) -> None:
+        """The pod is gone."""
+        self._sequences.pop(uid, None)
+        self._queued.pop(uid, None)
+        self._states.pop(uid, None)
+
+    def warn(self, pod: Pod, reason: str, message: str) -> None:
+        """Tell a Warning about the pod."""
+        self._recorder.tell(_subject(pod), "Warning", reason, message)
+
+    def tell_waiting(self, pod: Pod, reason: str, message: str) -> None:
+        """Tell why a pod waits, once per reason."""
+        if self._queued.get(PodUid(pod.metadata.uid)) != message:
+            self._queued[PodUid(pod.metadata.uid)] = message
+            self._recorder.tell(_subject(pod), "Normal", reason, message)
+
+    def tell_submitted(self, pod: Pod, job_id: JobId) -> None:
+        """Tell that the pod has a job."""
+        key = f"submitted {job_id}"
+        self._recorder.tell_once(
+            _subject(pod), "Normal", "SlurmSubmitted", f"Submitted Slurm job {job_id}", at=self._clock(), key=key
+        )
+
+    def tell_report(self, pod: Pod, report: PodReport) -> None:
+        """Tell what the report says that was not told before."""
+        self._tell_queue(pod, report)
+        self._tell_change(pod, report)
+        runner = report.runner
+        if runner is None:
+            return
+        job_id, restart, told = self._sequences.get(report.uid, ("", 0, 0))
+        if (job_id, restart) != (runner.job_id, runner.restart):
+            told = 0
+        horizon = self._clock() - _OLDEST_SECONDS
+        for event in runner.events:
+            if event.sequence > told and event.at >= horizon:
+                key = f"{runner.job_id}/{runner.restart}/{event.sequence}"
+                subject = _subject(pod, event.container)
+                self._recorder.tell_once(subject, event.type, event.reason, event.message, at=event.at, key=key)
+            told = max(told, event.sequence)
+        self._sequences[report.uid] = (runner.job_id, runner.restart, told)
+
+    def _tell_change(self, pod: Pod, report: PodReport) -> None:
+        """Tell that a job which had begun was suspended, goes on, or waits again; its end is the pod's own."""
+        job, before = report.job, self._states.get(report.uid)
+        if job is None:
+            return
+        now = (job.state, job.restart_count or 0)
+        self._states[report.uid] = now
+        if before is None or before == now:
+            return
+        what, subject = f"Slurm job {job.job_id}", _subject(pod)
+        begun = before[0] in {JobState.RUNNING, JobState.SUSPENDED}
+        if begun and (now[1] > before[1] or job.state is JobState.PENDING):
+            self._recorder.tell(subject, "Warning", "SlurmRequeued", f"{what} was put back into the queue")
+        elif before[0] is JobState.RUNNING and job.state is JobState.SUSPENDED:
+            self._recorder.tell(subject, "Warning", "SlurmSuspended", f"{what} was suspended")
+        elif before[0] is JobState.SUSPENDED and job.state is JobState.RUNNING:
+            self._recorder.tell(subject, "Normal", "SlurmResumed", f"{what} goes on")
+
+    def _tell_queue(self, pod: Pod, report: PodReport) -> None:
+        job = report.job
+        if job is None or job.state != JobState.PENDING or not job.reason or job.reason == "None":
+            return
+        self.tell_waiting(pod, "SlurmQueued", queue_message(job))
+
+
+def _subject(pod: Pod, container: str = "") -> Subject:
+    path = ""
+    if container:
+        lists = {"initContainers": pod.spec.init_containers, "ephemeralContainers": pod.spec.ephemeral_containers}
+        found = (kind for kind, containers in lists.items() if container in {c.name for c in containers})
+        path = f"spec.{next(found, 'containers')}{{{container}}}"
+    return Subject("Pod", pod.metadata.namespace, pod.metadata.name, pod.metadata.uid, path)
