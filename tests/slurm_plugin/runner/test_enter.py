@@ -189,8 +189,9 @@ async def test_a_terminal_works_inside(pod_entered: Connection) -> None:
 
 
 async def test_control_c_reaches_the_command_on_a_terminal(pod_entered: Connection) -> None:
-    async with opened(pod_entered, execution("sh", "-c", "echo go; sleep 600", stdin=True, tty=True)) as stream:
-        await until(stream.read, b"go")
+    async with opened(pod_entered, execution("cat", stdin=True, tty=True)) as stream:
+        await stream.write(b"go\n")
+        await until(stream.read, b"go\r\ngo\r\n")  # the terminal's echo and cat's own: it runs, and no shell is between
         await stream.write(b"\x03")
         assert await asyncio.wait_for(stream.wait(), 20) == 130
 
