@@ -91,11 +91,17 @@ class Pods:
         return next((item for item in statuses if item["name"] == container), {})
 
     def wait(self, name: str, what: str, check: Callable[[Manifest], Any], *, seconds: float = 60) -> Manifest:
-        """Wait until a pod's status is as `check` wants it; the status then."""
+        """Wait until a pod's status is as `check` wants it; the status then.
+
+        A new pod's status says nothing yet of containers: what `check` looks up and does not find is not yet so.
+        """
 
         def checked() -> Manifest | None:
             status = self.status(name)
-            return status if check(status) else None
+            try:
+                return status if check(status) else None
+            except (KeyError, IndexError):
+                return None
 
         try:
             return wait_until(f"pod {name} {what}", checked, seconds=seconds) or {}
