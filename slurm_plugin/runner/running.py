@@ -195,12 +195,11 @@ class RunningContainer:
             return result
         if not self._killed:  # the starter may have heard of the job's end before we did
             await self._shared.loop.first(stopping, timeout=_SIGNALS_SECONDS)
-        if self._killed:
-            self.aborted = not self.executed
-        elif stopping.done:
-            self.aborted = not self.executed
-            result = Exit(128 + signal.SIGTERM, signal.SIGTERM)
-        return result
+        if not (self._killed or stopping.done):
+            return result
+        self.aborted = not self.executed
+        number = signal.SIGKILL if self._killed else signal.SIGTERM
+        return Exit(128 + number, number)
 
     async def _drain(self) -> None:
         """Read what is still in the pipes; do not wait for ever for a process that left the session and holds them."""

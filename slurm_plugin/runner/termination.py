@@ -21,6 +21,7 @@ APPTAINER_FAILED = 255
 CANNOT_START = 128
 _GO_SIGNALLED = 2
 _CONTINUED = 128 + signal.SIGCONT
+_IMAGE_GONE = (128 + signal.SIGSEGV, 128 + signal.SIGBUS)
 
 
 class Exit(NamedTuple):
@@ -55,12 +56,13 @@ def cut_short(code: int, *, entered: bool, executed: bool) -> bool:
 
     Before the container is set up every code is the runtime's. Before the command is seen to execute 2 is a Go
     program's that a signal ends, 255 Apptainer's that finds the image gone (its FUSE process got the signal as well).
-    Later only 128 + SIGCONT, which Slurm sends before TERM, is one that no command ends with: Apptainer's init says it
-    when it has a signal left for a command that is gone already.
+    Later these may be the runtime's doing: 128 + SIGCONT, which Slurm sends before TERM (Apptainer's init says it when
+    it has a signal left for a command that is gone already), and the faults of a command that the image vanished under.
     """
+    late = code == _CONTINUED or code in _IMAGE_GONE
     if executed:
-        return code == _CONTINUED
-    return code in (_GO_SIGNALLED, APPTAINER_FAILED, _CONTINUED) if entered else code != 0
+        return late
+    return late or code in (_GO_SIGNALLED, APPTAINER_FAILED) if entered else code != 0
 
 
 def message_limit(containers: int) -> int:

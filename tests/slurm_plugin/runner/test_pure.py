@@ -127,6 +127,8 @@ def test_a_command_that_never_started_is_told_from_one_that_exits_255(
         (0, True, False, False),
         (146, True, False, True),
         (146, True, True, True),
+        (139, True, True, True),
+        (135, True, False, True),
         (2, True, True, False),
         (143, True, True, False),
     ],
