@@ -14,6 +14,7 @@ from .clients import failures
 from .commands import enter
 from .errors import HostError, PodNotFoundError, TransportError
 from .hosts.base import Host
+from .hosts.callback import called_back
 from .hosts.channel import skip_noise
 from .hosts.connection import Connection
 from .hosts.stepchannel import StepChannel
@@ -206,7 +207,7 @@ class Entering:
             await channel.close()
             raise failures.step(code, words or rest.decode(errors="replace"))
         log.info("pod entered", extra={"uid": record.uid, "job_id": job_id})
-        return Connection(name, channel, rest)
+        return await called_back(self._host, Connection(name, channel, rest), name)
 
     async def forget(self, uid: PodUid) -> None:
         """Let go of a pod that has ended."""

@@ -73,14 +73,14 @@ def decode_text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-def encode(header: Header, payload: bytes = b"") -> bytes:
-    """Return one frame; ProtocolError if it is larger than the other side takes."""
+def encode(header: Header, payload: bytes = b"", after: bytes = b"") -> bytes:
+    """Return one frame, and what is to follow it; ProtocolError if it is larger than the other side takes."""
     if payload:
         header = dict(header, size=len(payload))
     text = json.dumps(header, separators=(",", ":")).encode("ascii")
     if len(text) + len(payload) > MAX_FRAME:
         raise ProtocolError("a frame of %d bytes; at most %d are taken" % (len(text) + len(payload), MAX_FRAME))
-    return b"".join((_LENGTH.pack(len(text)), text, payload))
+    return b"".join((_LENGTH.pack(len(text)), text, payload, after))
 
 
 class Decoder:

@@ -8,11 +8,13 @@ import sys
 import time
 from asyncio.subprocess import Process
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from tempfile import TemporaryFile
 from typing import IO
 
 from ..errors import TransportError
 from .agent import AgentHost
+from .callback import Expected, expected_call
 from .channel import NoPythonError
 
 _READ_BYTES = 256 << 10
@@ -31,6 +33,10 @@ class LocalHost(AgentHost):
             return await LocalChannel.open((*prefix, *argv))
 
         super().__init__("this machine", opener, pythons=(python,), now=now)
+
+    def expect(self, address: str) -> AbstractAsyncContextManager[Expected]:
+        """Be called, once, on an address of this machine (``callback.Callee``)."""
+        return expected_call(address)
 
 
 class LocalChannel:

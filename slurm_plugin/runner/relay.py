@@ -36,12 +36,16 @@ class Outlet:
         loop.watch(descriptor, READ, self._read)
 
     def _read(self) -> None:
+        self._pass_on()
+
+    def _pass_on(self) -> bool:
+        """Send some of what is there, or its end; False if nothing is."""
         if self.over or self._credit <= 0:
-            return
+            return False
         try:
             data = os.read(self._descriptor, min(CHUNK, self._credit))
         except BlockingIOError:
-            return
+            return False
         except OSError:
             data = b""  # a terminal that nobody uses any more, a connection that was reset
         self._credit -= len(data)
@@ -52,6 +56,7 @@ class Outlet:
                 self._loop.unwatch(self._descriptor)
             self._send(data)
         self._wait()
+        return True
 
     def grant(self, count: int) -> None:
         """Let so much more be sent."""
@@ -71,7 +76,12 @@ class Outlet:
         if self._quiet is not None:
             self._quiet.cancel()
         if self._ending and not self.over and self._credit > 0:
-            self._quiet = self._loop.call_later(_QUIET_SECONDS, self.close)
+            self._quiet = self._loop.call_later(_QUIET_SECONDS, self._is_quiet)
+
+    def _is_quiet(self) -> None:
+        """Close, unless this program itself was what stood still: then what waits is read first."""
+        if not self._pass_on():
+            self.close()
 
     def close(self) -> None:
         """Read no more; the other side is told the end, if it was not yet."""
@@ -106,6 +116,7 @@ class Intake:
         self._refused = refused
         self._closed = closed
         self._waiting: Deque[memoryview] = deque()
+        self._untold = 0
         self._ends = False
         self._over = False
         os.set_blocking(descriptor, False)
@@ -139,8 +150,10 @@ class Intake:
             self.close()
             self._refused()
             return
-        if taken:
-            self._took(taken)
+        self._untold += taken
+        if self._untold >= WINDOW // 4:  # the far side has the rest of the window meanwhile
+            self._took(self._untold)
+            self._untold = 0
         if not self._waiting:
             self._loop.unwatch(self._descriptor)
             if self._ends:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from slurm_plugin.errors import HostError, TransportError
+from slurm_plugin.hosts.callback import called_back
 from slurm_plugin.hosts.channel import skip_noise
 from slurm_plugin.hosts.connection import Connection
 from slurm_plugin.hosts.local import LocalHost
@@ -38,15 +40,18 @@ FOREVER = "echo ready; exec sleep 600"
 
 
 @asynccontextmanager
-async def entered(job: Job) -> AsyncIterator[Connection]:
-    """The helper of a job, as the provider has it, but for srun."""
+async def entered(job: Job, *, caller: str = "") -> AsyncIterator[Connection]:
+    """The helper of a job, as the provider has it, but for srun. ``caller``: where Slurm says that it was called."""
     host = LocalHost()
+    launch = ("env", f"SLURM_LAUNCH_NODE_IPADDR={caller}")
     python = (sys.executable, "-I", "-S", "-B", "-c", _PROGRAM, str(PROJECT), job.directory.path)
-    channel = await StepChannel.open(host, python)
+    channel = await StepChannel.open(host, launch + python)
     found, rest = await skip_noise(channel)
     assert found, await channel.ended()
-    connection = Connection("the helper", channel, rest)
+    first = Connection("the helper", channel, rest)
+    connection = await called_back(host, first, "the helper")
     try:
+        assert (connection is first) == (caller != "127.0.0.1")
         yield connection
     finally:
         await connection.close()
@@ -75,8 +80,10 @@ async def opened(connection: Connection, header: dict[str, object]) -> AsyncIter
         await connection.release(stream)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def pod_entered(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Connection]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["", "127.0.0.1"], ids=["by srun", "called back"])
+async def pod_entered(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Connection]:
     """The helper of a pod of two containers that go on, for the tests that leave it as it is."""
     env = {"a": [plan.EnvEntry("ODD", ODD, expand=False, node_field="")]}
     containers = (shell("a", FOREVER, working_dir="/usr"), shell("b", FOREVER))
@@ -85,7 +92,7 @@ async def pod_entered(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
         job.start()
         for container in containers:
             job.wait_until(lambda j, name=container.name: "ready" in "".join(j.log(name)), seconds=30)
-        async with entered(job) as connection:
+        async with entered(job, caller=request.param) as connection:
             yield connection
     finally:
         job.close()
@@ -216,9 +223,10 @@ async def test_leaving_ends_the_command_and_what_it_started(pod_entered: Connect
     await gone("987001")
 
 
-async def test_a_lost_helper_ends_its_commands(job: Callable[..., Job]) -> None:
+@pytest.mark.parametrize("caller", ["", "127.0.0.1"])
+async def test_a_lost_helper_ends_its_commands(job: Callable[..., Job], caller: str) -> None:
     what = running(job, shell("a", FOREVER))
-    async with entered(what) as connection:
+    async with entered(what, caller=caller) as connection:
         async with opened(connection, execution("sh", "-c", "echo on; sleep 987002")) as stream:
             await until(stream.read, b"on")
             helpers = set(named("enter_pod")) & set(named(what.directory.path))
@@ -228,6 +236,24 @@ async def test_a_lost_helper_ends_its_commands(job: Callable[..., Job]) -> None:
             with pytest.raises(TransportError):
                 await stream.wait()
         await gone("987002")
+
+
+async def test_a_caller_that_can_not_be_called_is_served_through_srun(job: Callable[..., Job]) -> None:
+    what = running(job, shell("a", FOREVER))
+    async with entered(what, caller="192.0.2.1") as connection:  # of no machine: RFC 5737
+        assert await outcome(connection, "echo", "served") == (0, b"served\n", b"")
+
+
+async def test_hanging_up_the_called_line_ends_its_commands_and_the_helper(job: Callable[..., Job]) -> None:
+    what = running(job, shell("a", FOREVER))
+    async with entered(what, caller="127.0.0.1") as connection:
+        stream = await connection.open(execution("sh", "-c", "echo on; sleep 987003"), name="it", timeout=30)
+        await until(stream.read, b"on")
+        await connection.close()
+        with pytest.raises(TransportError):
+            await stream.wait()
+        await gone("987003")
+        assert not set(named("enter_pod")) & set(named(what.directory.path))
 
 
 async def test_a_process_that_holds_the_output_open_does_not_hold_up_the_end(pod_entered: Connection) -> None:
@@ -293,6 +319,21 @@ async def test_a_port_is_connected_both_ways_with_half_close(pod_entered: Connec
 async def test_a_refused_port_is_said_for_both_addresses(pod_entered: Connection) -> None:
     with pytest.raises(HostError, match=r"localhost:9 of the pod, IPv4: .*, IPv6: .*"):
         await pod_entered.open({"op": "connect", "port": 9}, name="it", timeout=30)
+
+
+async def test_a_connection_that_nobody_waits_for_any_more_leaves_the_others_alone(pod_entered: Connection) -> None:
+    with socket.socket() as deaf, socket.socket() as queued:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        queued.connect(deaf.getsockname())  # the only one that the system takes before an accept
+        waiting = asyncio.create_task(
+            pod_entered.open({"op": "connect", "port": deaf.getsockname()[1]}, name="it", timeout=30)
+        )
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+        waiting.cancel()
+        await asyncio.wait({waiting})
+    assert await outcome(pod_entered, "echo", "on") == (0, b"on\n", b"")
 
 
 def attachment(*, stdin: bool = True) -> dict[str, object]:
