@@ -80,7 +80,13 @@ class Helper:
         if self._starting is None:
             self._starting = asyncio.create_task(self._restart(), name=f"start helper of {self._name}")
             self._starting.add_done_callback(self._started)
-        return await asyncio.shield(self._starting)
+        starting = self._starting
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            if not starting.cancelled() or _being_cancelled():
+                raise
+            raise PodNotFoundError(f"{self._name} ended before it could be entered") from None
 
     def _started(self, task: asyncio.Task[Connection]) -> None:
         self._starting = None
@@ -168,8 +174,8 @@ class Entering:
             raise PodNotFoundError(f"pod {record.name} does not run here")
         key = (record.uid, job_id, runner.restart)
         for other in tuple(self._helpers):
-            if other[0] == record.uid and other != key:
-                await self._helpers.pop(other).close()
+            if other[0] == record.uid and other != key and (old := self._helpers.pop(other, None)) is not None:
+                await old.close()
         if key not in self._helpers:
             node = (record.job.batch_host if record.job is not None else "") or runner.node
 
@@ -212,8 +218,8 @@ class Entering:
     async def forget(self, uid: PodUid) -> None:
         """Let go of a pod that has ended."""
         for key in tuple(self._helpers):
-            if key[0] == uid:
-                await self._helpers.pop(key).close()
+            if key[0] == uid and (helper := self._helpers.pop(key, None)) is not None:
+                await helper.close()
 
     async def close(self) -> None:
         """End every helper step."""
@@ -228,6 +234,11 @@ class Connected:
         self.read = stream.read
         self.write = stream.write
         self.close_write = stream.close_stdin
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _alive(record: PodRecord | None) -> PodRecord:

@@ -6,7 +6,6 @@ hitting another one of the same number.
 
 import collections
 import contextlib
-import errno
 import os
 import selectors
 import signal
@@ -178,9 +177,7 @@ class Processes:
             count = os.write(stream.stdin, stream.input[0][:CHUNK])
         except BlockingIOError:
             return
-        except OSError as error:
-            if error.errno != errno.EPIPE:
-                raise
+        except OSError:  # EPIPE, or what else keeps it from reading: no matter of the other streams
             self._input_over(stream)
             self._send({"stream": stream.number, "event": "stdin_closed"}, b"")
             return

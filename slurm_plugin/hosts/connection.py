@@ -208,9 +208,7 @@ class Connection:
                 await self._unsent_changed.wait()
                 self._unsent_changed.clear()
                 while self._unsent:
-                    data = self._unsent.popleft()
-                    while self._unsent and len(data) < protocol.CHUNK:
-                        data += self._unsent.popleft()
+                    data = self._some_unsent()
                     await self._channel.write(data)
                     self._unsent_bytes -= len(data)
                     if self._unsent_bytes <= _HIGH_WATER:
@@ -218,6 +216,13 @@ class Connection:
         except SlurmletError as error:
             # The receiving side hears the agent's last words; this one only knows that the line is cut.
             log.debug("sending to %s failed: %s", self._name, error)
+
+    def _some_unsent(self) -> bytes:
+        """Take the oldest frames, as many as make one good write."""
+        frames, size = [self._unsent.popleft()], 0
+        while self._unsent and (size := size + len(frames[-1])) < protocol.CHUNK:
+            frames.append(self._unsent.popleft())
+        return frames[0] if len(frames) == 1 else b"".join(frames)
 
     def _lose(self, error: TransportError) -> None:
         if self.lost is not None:
