@@ -135,15 +135,15 @@ class SlurmProvider:
             script = render(translation.job)
             entries = job_directory(translation.plan, script, content)
             record = self._records.add(uid, pod.metadata.namespace, pod.metadata.name)
+            directory = JobDir(translation.job.directory)
             try:
                 job_id, doubt = await self._submission.submit(
-                    JobDir(translation.job.directory), job_name(pod), script, entries, since=_created(pod)
+                    directory, job_name(pod), script, entries, since=_created(pod)
                 )
-            except TransportError:
+            except SlurmletError as error:
                 self._doubts[uid] = time.monotonic() + _DOUBT_SECONDS
-                raise
-            except SlurmletError:
-                self._records.remove(uid)
+                if not isinstance(error, TransportError) and await self._host.list_directory(directory.path) is None:
+                    self._records.remove(uid)  # nothing was staged, or it was withdrawn: no job can run it
                 raise
             if doubt:
                 self._doubts[uid] = time.monotonic() + _DOUBT_SECONDS

@@ -21,7 +21,7 @@ from dataclasses import replace
 from pydantic import ValidationError
 
 from slurm_plugin.contract import PodReport, Provider, Reachable, Report, Snapshot
-from slurm_plugin.errors import SlurmletError, SubmissionRejectedError, TransportError
+from slurm_plugin.errors import SlurmletError, SlurmUnavailableError, SubmissionRejectedError
 from slurm_plugin.job import PodUid
 from slurm_plugin.pod import Pod
 from slurm_plugin.podstatus import TERMINAL_PHASES, failed_status, pod_status, waiting_status
@@ -254,7 +254,8 @@ class PodController:
             with counted_submission(cached.seen_at):
                 job_id = await self._provider.submit(pod, content)
         except SlurmletError as error:
-            work.doubtful = work.doubtful or isinstance(error, TransportError)
+            nothing_done = isinstance(error, SlurmUnavailableError) or refusal_of(error) is not None
+            work.doubtful = work.doubtful or not nothing_done
             return await self._refused(cached, pod, work, error)
         finally:
             self._owners.left(cached.owner, cached.uid)

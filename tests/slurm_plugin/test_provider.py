@@ -10,7 +10,13 @@ import pytest
 from slurm_plugin.archive import Archive
 from slurm_plugin.config import SiteSettings
 from slurm_plugin.contract import PodContent, PodReport, Reachable, Report, Snapshot
-from slurm_plugin.errors import HostError, SlurmUnavailableError
+from slurm_plugin.errors import (
+    HostError,
+    SlurmUnavailableError,
+    SubmissionRejectedError,
+    TransportError,
+    UnparsableOutputError,
+)
 from slurm_plugin.hosts.base import Completed, HostProcess
 from slurm_plugin.job import JobId, JobState, JobStatus, PodUid
 from slurm_plugin.provider import SlurmProvider
@@ -76,10 +82,17 @@ class Slurm(FakeSlurm):
             raise self.bug
         return {job_id: status for job_id, status in (await super().jobs()).items() if job_id not in self.left}
 
-    async def ended_jobs(self, job_ids: Collection[JobId], *, since: int) -> Mapping[JobId, JobStatus]:
+    def _accounting(self) -> None:
         if self.accounting_away:
             raise SlurmUnavailableError("sacct: Problem talking to the database")
+
+    async def ended_jobs(self, job_ids: Collection[JobId], *, since: int) -> Mapping[JobId, JobStatus]:
+        self._accounting()
         return await super().ended_jobs(job_ids, since=since)
+
+    async def find(self, name: str, *, directory: str, since: int) -> tuple[JobStatus, ...]:
+        self._accounting()
+        return await super().find(name, directory=directory, since=since)
 
 
 class Place:
@@ -145,6 +158,38 @@ async def test_slurm_is_reachable_though_accounting_is_away(place: Place) -> Non
     place.slurm.accounting_away = False
     place.slurm.set(job_id, state=JobState.COMPLETED)
     await place.until(of(UID, JobState.COMPLETED))
+
+
+async def test_a_pod_whose_submission_is_in_doubt_stays_known_until_that_is_settled(place: Place) -> None:
+    place.slurm.break_("submit")
+    with pytest.raises(TransportError):
+        await place.submit()
+    place.slurm.accounting_away = True
+    with pytest.raises(SlurmUnavailableError):
+        await place.submit()
+    place.slurm.accept_late()
+    place.slurm.accounting_away = False
+    await place.provider.terminate(PodUid(UID), 0)
+    assert place.slurm.asked[-1] == ("cancel", "100")
+    await place.until(lambda report: isinstance(report, PodReport) and report.uid == UID and report.over)
+
+
+async def test_what_sbatch_says_that_makes_no_sense_leaves_a_doubt(place: Place) -> None:
+    place.slurm.refuses = UnparsableOutputError(("sbatch",), "expected one line with a job id", "")
+    with pytest.raises(UnparsableOutputError):
+        await place.submit()
+    await place.provider.terminate(PodUid(UID), 0)
+    await place.until(lambda report: isinstance(report, PodReport) and report.uid == UID and report.over)
+
+
+@pytest.mark.parametrize("before", [None, TransportError("lost")])
+async def test_a_pod_that_was_withdrawn_is_known_no_more(place: Place, before: Exception | None) -> None:
+    for error in filter(None, [before, SubmissionRejectedError("no")]):
+        place.slurm.refuses = error
+        with pytest.raises(type(error)):
+            await place.submit()
+    await place.provider.terminate(PodUid(UID), 0)
+    assert not [path for path in place.host.files if path.endswith("/claim")]
 
 
 async def test_a_queued_pod_is_edited_in_its_plan(place: Place) -> None:

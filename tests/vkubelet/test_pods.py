@@ -10,8 +10,10 @@ import pytest
 from slurm_plugin.contract import PodReport, Reachable
 from slurm_plugin.errors import (
     HostError,
+    SlurmletError,
     SubmissionRejectedError,
     TransportError,
+    UnparsableOutputError,
     UnsupportedFieldError,
 )
 from slurm_plugin.job import JobId, JobState, JobStatus, PodUid
@@ -333,8 +335,11 @@ async def test_an_unknown_outcome_is_asked_for_again(world: World) -> None:
     assert world.status()["phase"] == "Pending"
 
 
-async def test_a_deletion_after_an_unknown_outcome_asks_for_the_end_and_waits_for_the_answer(world: World) -> None:
-    world.provider.refuse = lambda _pod: TransportError("connection lost")
+@pytest.mark.parametrize("error", [TransportError("connection lost"), UnparsableOutputError(("sbatch",), "no id", "")])
+async def test_a_deletion_after_an_unknown_outcome_asks_for_the_end_and_waits_for_the_answer(
+    world: World, error: SlurmletError
+) -> None:
+    world.provider.refuse = lambda _pod: error
     world.start()
     world.create()
     await world.until(lambda: world.provider.submissions)
