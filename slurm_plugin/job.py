@@ -99,6 +99,14 @@ class JobStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class JobKey:
+    """What a pod's jobs are looked for by when no id is known: exactly this name, and exactly this working directory."""
+
+    name: str
+    directory: str
+
+
+@dataclass(frozen=True, slots=True)
 class Gres:
     """A generic resource per node: ``gpu:a100:2`` is ("gpu", "a100", 2); an empty type is any."""
 

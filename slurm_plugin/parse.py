@@ -5,7 +5,7 @@ function takes the argv that the text came from, for that error. Tried on record
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import lru_cache
 from itertools import chain
 from types import MappingProxyType
@@ -13,7 +13,7 @@ from types import MappingProxyType
 from .cluster import Enforcement, Partition, SlurmNode
 from .commands import ACCOUNTING_FIELDS, QUEUE_FIELDS, SEPARATOR, WAITING_FIELDS
 from .errors import UnparsableOutputError
-from .job import ExitCode, JobFlag, JobId, JobState, JobStatus
+from .job import ExitCode, JobFlag, JobId, JobKey, JobState, JobStatus
 from .queueing import WaitingJob
 
 Argv = tuple[str, ...]
@@ -71,6 +71,19 @@ def queue_in(output: str, directory: str, argv: Argv) -> tuple[JobStatus, ...]:
     """Return those jobs of ``commands.find_in_queue`` whose working directory is exactly this one."""
     rows = (_read(_queued, head, argv, output) for head in _rows_in(output, directory, len(QUEUE_FIELDS)))
     return tuple(status for status in rows if status is not None)
+
+
+def queue_of(output: str, wanted: Collection[JobKey], argv: Argv) -> Mapping[JobKey, tuple[JobStatus, ...]]:
+    """Return those jobs of ``commands.queue_with_keys`` that have one of these names and directories, by both."""
+    keys = {f"{key.name}{SEPARATOR}{key.directory}": key for key in wanted}
+    found: dict[JobKey, tuple[JobStatus, ...]] = {}
+    for line in output.split("\n"):
+        *head, last = line.split(SEPARATOR, len(QUEUE_FIELDS))
+        key = keys.get(last)
+        status = None if key is None else _read(_queued, head, argv, line)
+        if key is not None and status is not None:
+            found[key] = (*found.get(key, ()), status)
+    return found
 
 
 def accounting(output: str, argv: Argv) -> Mapping[JobId, JobStatus]:

@@ -22,6 +22,7 @@ from .cluster import Cluster
 from .collection import Collection
 from .config import SiteSettings
 from .contract import ContainerProcess, LogOptions, PodConnection, PodContent, PodReport, PodUsage, Report
+from .doubts import Doubts
 from .editing import edit_plan, wanted
 from .entering import Entering
 from .errors import (
@@ -53,9 +54,6 @@ log = logging.getLogger(__name__)
 
 # How long accounting may lag behind the queue before a job that neither knows counts as lost.
 _PATIENCE_SECONDS = 90.0
-# How long after an unknown outcome a late twin is looked for, and how often.
-_DOUBT_SECONDS = 600.0
-_DOUBT_INTERVAL_SECONDS = 15.0
 _CLOCK_SKEW_SECONDS = 3600
 # How old what is known of the nodes may be when a pod's size is checked.
 _CLUSTER_SECONDS = 60.0
@@ -82,8 +80,7 @@ class SlurmProvider:
         self._collection = Collection(host, settings.slurm.orphan_hours)
         self._reporting = Reporting(lambda: tuple(record.report() for record in self._records), self._report)
         self._serial: defaultdict[PodUid, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._doubts: dict[PodUid, float] = {}
-        self._next_doubt = 0.0
+        self._doubts = Doubts(client, self._submission, self._records, time.monotonic)
         self._forgetting: set[PodUid] = set()
         self._hurry = asyncio.Event()
         self._accounting_away = False
@@ -141,12 +138,12 @@ class SlurmProvider:
                     directory, job_name(pod), script, entries, since=_created(pod)
                 )
             except SlurmletError as error:
-                self._doubts[uid] = time.monotonic() + _DOUBT_SECONDS
+                self._doubts.add(uid)
                 if not isinstance(error, TransportError) and await self._host.list_directory(directory.path) is None:
                     self._records.remove(uid)  # nothing was staged, or it was withdrawn: no job can run it
                 raise
             if doubt:
-                self._doubts[uid] = time.monotonic() + _DOUBT_SECONDS
+                self._doubts.add(uid)
             record.submitted_id = job_id
             self._hurry.set()
             return job_id
@@ -168,7 +165,7 @@ class SlurmProvider:
         """End a pod whose submission's outcome is unknown: no job may run it any more. False if it is over by that."""
         if not await self._submission.forbid(directory):
             return True  # a job runs it after all; the watcher tells its id
-        await self._submission.cancel_twins(directory, record.job_name, None, since=0)
+        await self._submission.cancel_all(directory, record.job_name)
         record.absent = True
         self._reporting.tell(record.uid)
         return False
@@ -188,7 +185,6 @@ class SlurmProvider:
             self._records.remove(uid)
         self._termination.ended(uid)
         self._forgetting.discard(uid)
-        self._doubts.pop(uid, None)
         self._serial.pop(uid, None)
 
     async def update(self, uid: PodUid, content: PodContent) -> None:
@@ -279,6 +275,7 @@ class SlurmProvider:
         async with contextlib.aclosing(watch_directories(self._host, argv)) as stream:
             async for view in stream:
                 if isinstance(view, Synced):
+                    self._doubts.add_all()
                     well()
                 elif isinstance(view, UsageView):
                     self._records.see_usage(view)
@@ -323,7 +320,7 @@ class SlurmProvider:
                 self._changed(uid)
         for uid in tuple(self._forgetting):
             await self._each(uid, self.forget(uid))
-        await self._settle_doubts()
+        await self._doubts.settle(jobs, await self._root())
         await self._collection.collect((await self._root()).path, time.monotonic())
 
     async def _each(self, uid: PodUid, doing: Awaitable[None]) -> None:
@@ -357,21 +354,6 @@ class SlurmProvider:
         if record is not None and record.report().over:
             self._termination.ended(uid)
         self._reporting.tell(uid)
-
-    async def _settle_doubts(self) -> None:
-        """Cancel twins of submissions whose outcome was unknown; one look per pod in doubt, now and then."""
-        now = time.monotonic()
-        if not self._doubts or now < self._next_doubt:
-            return
-        self._next_doubt = now + _DOUBT_INTERVAL_SECONDS
-        root = await self._root()
-        for uid, until in tuple(self._doubts.items()):
-            record = self._records.get(uid)
-            if record is None or now > until:
-                del self._doubts[uid]
-            elif record.job_id is not None:
-                twins = self._submission.cancel_twins(root.job_dir(uid), record.job_name, record.job_id, since=0)
-                await self._each(uid, twins)
 
     async def close(self) -> None:
         """Let go of connections. Jobs are not touched."""

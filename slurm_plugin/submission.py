@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from .clients.base import SlurmClient
 from .errors import HostError, SlurmUnavailableError, SubmissionRejectedError, shorten
 from .hosts.base import Host, StagedEntry
-from .job import JobId, JobState, JobStatus
+from .job import JobId, JobKey, JobState, JobStatus
 from .jobdir import NO_JOB_ID, JobDir
 from .records import NOBODY, WITHDRAWN
 
@@ -78,17 +78,24 @@ class Submission:
         await self._host.write(directory.job_id, job_id.encode())
         return job_id
 
-    async def cancel_twins(self, directory: JobDir, name: str, keep: JobId | None, *, since: int) -> None:
-        """Cancel every job of this name but the one that claimed the pod, or ``keep`` where none did yet.
+    async def cancel_all(self, directory: JobDir, name: str) -> None:
+        """Cancel every job of a pod that is forbidden (``forbid``): only the queue has any that could still run."""
+        key = JobKey(name, directory.path)
+        await self.cancel_others(directory, None, (await self._client.queued([key])).get(key, ()))
+
+    async def cancel_others(self, directory: JobDir, keep: JobId | None, found: Sequence[JobStatus]) -> None:
+        """Cancel every job of those found for a pod but the one that claimed it, or ``keep`` where none did yet.
 
         Without a claim only those that wait are cancelled: one that runs may be about to claim, and if not ends itself.
         """
-        found: Sequence[JobStatus] = await self._client.find(name, directory=directory.path, since=since)
+        alive = [job for job in found if not job.ended]
+        if all(job.job_id == keep for job in alive):
+            return
         holder = await self._holder(directory)
-        for job in found:
+        for job in alive:
             started = holder is None and job.state is not JobState.PENDING
-            if job.job_id != (holder or keep) and not job.ended and not started:
-                log.warning("cancelling job %s, a twin of job %s of %s", job.job_id, holder or keep, name)
+            if job.job_id != (holder or keep) and not started:
+                log.warning("cancelling job %s, a twin of job %s in %s", job.job_id, holder or keep, directory.path)
                 await self._client.cancel(job.job_id)
 
     async def forbid(self, directory: JobDir, *, restart: int = 0) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from ..cluster import Cluster
-from ..job import JobId, JobStatus
+from ..job import JobId, JobKey, JobStatus
 
 
 class SlurmClient(Protocol):
@@ -30,7 +30,14 @@ class SlurmClient(Protocol):
     async def find(self, name: str, *, directory: str, since: int) -> tuple[JobStatus, ...]:
         """Return this user's jobs of exactly this name and, where Slurm still knows it, working directory, oldest first.
 
-        Asks the queue, then accounting from ``since`` (epoch seconds) on.
+        Asks the queue, then accounting from ``since`` (epoch seconds) on. What the queue knows is enough where
+        accounting does not answer.
+        """
+
+    async def queued(self, wanted: Collection[JobKey]) -> Mapping[JobKey, tuple[JobStatus, ...]]:
+        """Return this user's jobs that slurmctld still knows, by these keys: one query, whatever their number.
+
+        A key of which there is no job is missing from the result.
         """
 
     async def signal_batch(self, job_id: JobId, signal: str) -> None:

@@ -13,7 +13,7 @@ from .. import commands, parse
 from ..cluster import Cluster, Enforcement
 from ..errors import HostError, SlurmletError, SlurmUnavailableError, TransportError
 from ..hosts.base import Completed
-from ..job import JobId, JobStatus
+from ..job import JobId, JobKey, JobStatus
 from ..metrics import counted_command
 from ..queueing import WaitingJob
 from . import failures
@@ -85,7 +85,18 @@ class CommandClient:
         argv = commands.find_in_queue(name)
         queued = parse.queue_in(await self._query(argv), directory, argv)
         argv = commands.find_in_accounting(self._user, name, since=since)
-        return parse.oldest_first(queued, parse.accounting_in(await self._accounting(argv), directory, argv))
+        try:
+            accounted = parse.accounting_in(await self._accounting(argv), directory, argv)
+        except SlurmUnavailableError:
+            if not queued:
+                raise
+            accounted = ()
+        return parse.oldest_first(queued, accounted)
+
+    async def queued(self, wanted: Collection[JobKey]) -> Mapping[JobKey, tuple[JobStatus, ...]]:
+        """See SlurmClient."""
+        argv = commands.queue_with_keys()
+        return parse.queue_of(await self._query(argv), wanted, argv)
 
     async def signal_batch(self, job_id: JobId, signal: str) -> None:
         """See SlurmClient. A job that is pending, held or suspended is left alone too: nothing of it is running."""

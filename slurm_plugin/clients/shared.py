@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Generic, TypeVar
 
 from ..cluster import Cluster
-from ..job import JobId, JobStatus
+from ..job import JobId, JobKey, JobStatus
 from ..queueing import QueueTelling, WaitingJob
 from .base import SlurmClient
 
@@ -92,6 +92,10 @@ class SharedClient:
     async def find(self, name: str, *, directory: str, since: int) -> tuple[JobStatus, ...]:
         """See SlurmClient."""
         return await self._client.find(name, directory=directory, since=since)
+
+    async def queued(self, wanted: Collection[JobKey]) -> Mapping[JobKey, tuple[JobStatus, ...]]:
+        """See SlurmClient."""
+        return await self._client.queued(wanted)
 
     async def signal_batch(self, job_id: JobId, signal: str) -> None:
         """See SlurmClient."""

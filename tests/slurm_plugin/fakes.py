@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from slurm_plugin.cluster import Cluster
 from slurm_plugin.errors import HostError, TransportError
 from slurm_plugin.hosts.base import Completed, HostProcess, StagedEntry, StagedFile
-from slurm_plugin.job import JobId, JobState, JobStatus
+from slurm_plugin.job import JobId, JobKey, JobState, JobStatus
 
 from .sbatch_rules import arguments_of
 
@@ -198,6 +198,15 @@ class FakeSlurm(Faults):
     async def find(self, name: str, *, directory: str, since: int) -> tuple[JobStatus, ...]:
         self._before("find")
         return tuple(self.statuses[job_id] for job_id, names in self.names.items() if names == (name, directory))
+
+    async def queued(self, wanted: Collection[JobKey]) -> Mapping[JobKey, tuple[JobStatus, ...]]:
+        self._before("queued")
+        self.asked.append(("queued",))
+        found: dict[JobKey, tuple[JobStatus, ...]] = {}
+        for job_id, names in self.names.items():
+            if (key := JobKey(*names)) in wanted:
+                found[key] = (*found.get(key, ()), self.statuses[job_id])
+        return found
 
     async def signal_batch(self, job_id: JobId, signal: str) -> None:
         self._before("signal_batch")

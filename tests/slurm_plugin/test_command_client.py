@@ -269,6 +269,21 @@ async def test_a_job_of_this_name_is_found_in_both_places_oldest_first() -> None
     ]
 
 
+@pytest.mark.parametrize("queued", [True, False])
+async def test_a_job_that_the_queue_knows_is_found_though_accounting_is_away(queued: bool) -> None:
+    def answer(argv: tuple[str, ...]) -> tuple[int, str, str]:
+        if "squeue" in argv:
+            return 0, "9|PENDING|0:0|0|cpu|20|N/A|N/A|n/a||Dependency|/pods/1\n" if queued else "", ""
+        return 1, "", "sacct: error: Problem talking to the database: Connection refused"
+
+    finding = client_of(answer)[0].find("ns/pod:1", directory="/pods/1", since=0)
+    if queued:
+        assert [job.job_id for job in await finding] == ["9"]
+    else:
+        with pytest.raises(SlurmUnavailableError):
+            await finding
+
+
 async def test_the_cluster_is_asked_for_its_configuration_once() -> None:
     def answer(argv: tuple[str, ...]) -> tuple[int, str, str]:
         name = {"config": "config.txt", "node": "nodes.txt", "partition": "partitions.txt"}[argv[-1]]

@@ -43,6 +43,7 @@ def test_a_name_is_looked_for_with_the_working_directory_as_last_field() -> None
     queue = commands.find_in_queue("ns/pod:1")
     assert queue[:-1] == (*commands.queue()[:-1], "--name=ns/pod:1")
     assert queue[-1] == commands.queue()[-1] + "|,WorkDir:0"
+    assert commands.queue_with_keys() == (*commands.queue()[:-1], commands.queue()[-1] + "|,Name:0|,WorkDir:0")
     accounting = commands.find_in_accounting("alice", "ns/pod:1", since=1_800_003_600)
     assert accounting[-2:] == (
         "--name=ns/pod:1",

@@ -8,7 +8,7 @@ import pytest
 from slurm_plugin import parse
 from slurm_plugin.cluster import Enforcement, Partition
 from slurm_plugin.errors import UnparsableOutputError
-from slurm_plugin.job import ExitCode, JobFlag, JobId, JobState, JobStatus
+from slurm_plugin.job import ExitCode, JobFlag, JobId, JobKey, JobState, JobStatus
 
 VERSIONS = ["22.05", "24.11", "26.05"]
 ARGV = ("squeue",)
@@ -122,6 +122,21 @@ def test_a_forged_line_in_a_working_directory_is_no_job_of_ours() -> None:
     assert parse.queue_in(f"{ROW}|/pods/1\n", "/pods/1", ARGV)[0].job_id == "7"
     assert parse.queue_in(forged, "/pods/1", ARGV) == ()
     assert parse.queue_in(f"{ROW}|/a|b\n", "/a|b", ARGV)[0].job_id == "7"
+
+
+def test_many_jobs_are_found_by_names_and_directories_in_one_answer() -> None:
+    first, second = JobKey("ns/a:1", "/pods/1"), JobKey("ns/b:2", "/pods/2")
+    lines = (
+        "|ns/a:1|/pods/1",
+        "|ns/a:1|/pods/2",
+        "|x|ns/a:1|/pods/1",
+        "|ns/a:1|/pods/1|",
+        "|ns/a:1",
+        "",
+        "|ns/a:1|/pods/1",
+    )
+    found = parse.queue_of("\n".join(f"{ROW}{line}" for line in lines), [first, second], ARGV)
+    assert [(key, [job.job_id for job in jobs]) for key, jobs in found.items()] == [(first, ["7", "7"])]
 
 
 def test_accounting_that_keeps_no_directories_is_matched_by_name_alone() -> None:

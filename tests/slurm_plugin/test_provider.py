@@ -168,7 +168,6 @@ async def test_a_pod_whose_submission_is_in_doubt_stays_known_until_that_is_sett
     with pytest.raises(SlurmUnavailableError):
         await place.submit()
     place.slurm.accept_late()
-    place.slurm.accounting_away = False
     await place.provider.terminate(PodUid(UID), 0)
     assert place.slurm.asked[-1] == ("cancel", "100")
     await place.until(lambda report: isinstance(report, PodReport) and report.uid == UID and report.over)
@@ -221,3 +220,19 @@ async def test_a_bug_in_a_source_is_told_and_tried_again_and_ends_nothing(place:
     assert "KeyError" in str(said.error)
     place.slurm.bug = None
     await place.until(lambda report: isinstance(report, Reachable) and report.error is None)
+
+
+async def test_a_twin_in_doubt_is_cancelled_and_slurm_stays_reachable_though_accounting_is_away(place: Place) -> None:
+    place.slurm.break_("submit")
+    with pytest.raises(TransportError):
+        await place.submit()
+    await place.submit()
+    place.slurm.accounting_away = True
+    place.slurm.accept_late()
+    async with asyncio.timeout(10):
+        while ("cancel", "101") not in place.slurm.asked:  # noqa: ASYNC110  what is waited for happens in the poll
+            await asyncio.sleep(0.01)
+    other = "7" + UID[1:]
+    await place.submit(other)
+    said = await place.until(lambda report: isinstance(report, Reachable) or of(other, JobState.PENDING)(report))
+    assert isinstance(said, PodReport)

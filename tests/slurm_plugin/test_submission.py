@@ -5,7 +5,7 @@ import pytest
 
 from slurm_plugin.errors import HostError, SlurmUnavailableError, SubmissionRejectedError, TransportError
 from slurm_plugin.hosts.base import StagedEntry, StagedFile
-from slurm_plugin.job import JobId, JobState
+from slurm_plugin.job import JobId, JobKey, JobState
 from slurm_plugin.jobdir import Root
 from slurm_plugin.records import WITHDRAWN
 from slurm_plugin.submission import Submission
@@ -135,9 +135,10 @@ async def late_twin(site: Site) -> None:
     site.slurm.accept_late()
 
 
-async def twins(site: Site, keep: str | None) -> list[tuple[str, ...]]:
-    await site.submission.cancel_twins(DIRECTORY, NAME, JobId(keep) if keep else None, since=0)
-    return site.slurm.asked
+async def twins(site: Site, keep: str) -> list[tuple[str, ...]]:
+    key = JobKey(NAME, DIRECTORY.path)
+    await site.submission.cancel_others(DIRECTORY, JobId(keep), (await site.slurm.queued([key]))[key])
+    return [words for words in site.slurm.asked if words[0] == "cancel"]
 
 
 async def test_a_waiting_twin_is_cancelled(site: Site) -> None:
@@ -164,12 +165,15 @@ async def test_jobs_of_other_names_and_ended_ones_are_left_alone(site: Site) -> 
     site.slurm.accept(SCRIPT, "/elsewhere")
     site.slurm.set("101", state=JobState.COMPLETED)
     assert await twins(site, "100") == []
+    await site.submission.cancel_all(DIRECTORY, NAME)
+    assert site.slurm.asked[-1:] == [("cancel", "100")]
 
 
 async def test_a_forbidden_pod_has_all_its_jobs_cancelled(site: Site) -> None:
     await late_twin(site)
     assert await site.submission.forbid(DIRECTORY)
-    assert await twins(site, None) == [("cancel", "100"), ("cancel", "101")]
+    await site.submission.cancel_all(DIRECTORY, NAME)
+    assert site.slurm.asked[-2:] == [("cancel", "100"), ("cancel", "101")]
 
 
 async def test_forbidding_a_pod_again_is_the_same(site: Site) -> None:

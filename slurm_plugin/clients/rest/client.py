@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping
 
 from ... import parse
 from ...cluster import Cluster
-from ...errors import UnparsableOutputError
-from ...job import JobId, JobState, JobStatus
+from ...errors import SlurmUnavailableError, UnparsableOutputError
+from ...job import JobId, JobKey, JobState, JobStatus
 from ..command import Timeouts
 from . import failures, reading, submission
 from .connection import Connection, Query
@@ -109,15 +109,22 @@ class RestClient:
         """See SlurmClient. Both places are always asked, and of the queue the whole list: this is rare."""
         if not name or "," in name or not name.isprintable():
             raise ValueError(f"not a job name that can be looked for: {name!r}")
+        key = JobKey(name, directory)
+        queued = (await self.queued([key])).get(key, ())
+        try:
+            accounted = await self._accounting([("job_name", name)], since)
+        except SlurmUnavailableError:
+            if not queued:
+                raise
+            accounted = {}
+        same = tuple(row.status for row in accounted.values() if row.name == name and row.directory in {directory, ""})
+        return parse.oldest_first(queued, same)
+
+    async def queued(self, wanted: Collection[JobKey]) -> Mapping[JobKey, tuple[JobStatus, ...]]:
+        """See SlurmClient."""
         async with self._looking:
             await self._list()
-            queued = [row for row in self._queue.rows if (row.name, row.directory) == (name, directory)]
-        accounted = [
-            row
-            for row in (await self._accounting([("job_name", name)], since)).values()
-            if row.name == name and row.directory in {directory, ""}
-        ]
-        return parse.oldest_first(tuple(row.status for row in queued), tuple(row.status for row in accounted))
+            return self._queue.by_key(wanted)
 
     async def signal_batch(self, job_id: JobId, signal: str) -> None:
         """See SlurmClient. v0.0.38 can't do that: there a running job is cancelled, and has ``KillWait`` to end."""

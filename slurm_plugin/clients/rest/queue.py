@@ -8,7 +8,7 @@ requeue between two looks). The whole list is read now and then, for jobs that n
 
 from collections.abc import Collection, Mapping
 
-from ...job import JobId, JobStatus
+from ...job import JobId, JobKey, JobStatus
 from .reading import Row, words_of
 
 # A full list is cheaper than more single questions than this.
@@ -33,10 +33,13 @@ class Queue:
         """Every job of the user."""
         return {job_id: row.status for job_id, row in self._rows.items()}
 
-    @property
-    def rows(self) -> Collection[Row]:
-        """The same, with names and directories."""
-        return self._rows.values()
+    def by_key(self, wanted: Collection[JobKey]) -> Mapping[JobKey, tuple[JobStatus, ...]]:
+        """Return the jobs of these names and directories, by both."""
+        keys, found = frozenset(wanted), dict[JobKey, tuple[JobStatus, ...]]()
+        for row in self._rows.values():
+            if (key := JobKey(row.name, row.directory)) in keys:
+                found[key] = (*found.get(key, ()), row.status)
+        return found
 
     @property
     def ids(self) -> tuple[JobId, ...]:

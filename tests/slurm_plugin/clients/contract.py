@@ -13,7 +13,7 @@ import pytest
 
 from slurm_plugin.clients.base import SlurmClient
 from slurm_plugin.errors import SubmissionRejectedError
-from slurm_plugin.job import ExitCode, JobId, JobState, JobStatus
+from slurm_plugin.job import ExitCode, JobId, JobKey, JobState, JobStatus
 
 T = TypeVar("T")
 PATIENCE_SECONDS = 60
@@ -114,6 +114,10 @@ class SlurmClientContract:
         assert [job.job_id for job in found] == [job_id, again]
         assert other not in {job.job_id for job in found}
         assert await client.find(name, directory="/", since=since) == ()
+        keys = [JobKey(name, jobs.directory), JobKey(f"{name}0", jobs.directory), JobKey(name, "/")]
+        queued = await client.queued(keys)
+        ids = {key: {job.job_id for job in found} for key, found in queued.items()}
+        assert ids == {keys[0]: {job_id, again}, keys[1]: {other}}
         assert await client.find(name[:-1], directory=jobs.directory, since=since) == ()
 
     async def test_a_signal_reaches_the_batch_process_and_no_other(self, jobs: Jobs, client: SlurmClient) -> None:
