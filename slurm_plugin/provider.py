@@ -331,10 +331,10 @@ class SlurmProvider:
             log.warning("pod %s: %s", uid, error)
 
     async def _ask_accounting(self, missing: Mapping[JobId, PodRecord]) -> list[PodUid]:
-        since = int(time.time()) - _CLOCK_SKEW_SECONDS
-        starts = [r.job.submit_time for r in missing.values() if r.job is not None and r.job.submit_time is not None]
+        known = [record.since for record in missing.values() if record.since is not None]
+        since = min([int(time.time()) - _CLOCK_SKEW_SECONDS, *known])
         try:
-            ended = await self._client.ended_jobs(tuple(missing), since=min([since, *starts]))
+            ended = await self._client.ended_jobs(tuple(missing), since=since)
         except SlurmUnavailableError as error:
             self._accounting_fails(error)
             return self._records.see_no_accounting(missing, time.monotonic())

@@ -37,6 +37,12 @@ class PodRecord:
     missing_since: float | None = None
     ended_since: float | None = None
     used: Usage | None = None
+    staged_at: int | None = None
+
+    @property
+    def since(self) -> int | None:
+        """A moment, in epoch seconds, before which its job can't have ended; None while none is known."""
+        return self.job.submit_time if self.job is not None and self.job.submit_time is not None else self.staged_at
 
     @property
     def job_id(self) -> JobId | None:
@@ -133,6 +139,7 @@ class Records:
             return False
         record = self.add(view.uid, view.namespace, view.name)
         before = record.report()
+        record.staged_at = view.staged_at if record.staged_at is None else record.staged_at
         record.submitted_id = record.submitted_id or view.job_id
         if view.claim is not None and view.claim[0] == NOBODY:
             record.absent = record.absent or view.claim[1] != WITHDRAWN

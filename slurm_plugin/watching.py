@@ -26,7 +26,10 @@ _NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class DirectoryView:
-    """What one job directory says. ``claim`` is the (job id, restart count) that runs or ran the pod."""
+    """What one job directory says. ``claim`` is the (job id, restart count) that runs or ran the pod.
+
+    ``staged_at``: epoch seconds, before any job of it was submitted; the pod's own job could change it.
+    """
 
     uid: PodUid
     namespace: str
@@ -34,6 +37,7 @@ class DirectoryView:
     job_id: JobId | None
     claim: tuple[JobId, int] | None
     state: RunnerState | None
+    staged_at: int | None = None
     gone: bool = False
 
 
@@ -75,6 +79,7 @@ def _view(data: dict[str, Any]) -> DirectoryView | UsageView:
         job_id=_job_id(data["job_id"]) if data.get("job_id") else None,
         claim=(_job_id(claim["job_id"]), int(claim["restart"])) if claim else None,
         state=state_from_json(state) if state else None,
+        staged_at=None if data.get("staged_at") is None else int(data["staged_at"]),
     )
 
 

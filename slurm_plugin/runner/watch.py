@@ -58,6 +58,7 @@ class Watched:
         self.uid = uid
         self._directory = directory
         self._plan = ("", "")
+        self._staged_at: Optional[int] = None
         self._job_id: Optional[str] = None
         self._claim: Optional[Dict[str, Any]] = None
         self._state: Optional[Dict[str, Any]] = None
@@ -122,6 +123,7 @@ class Watched:
             "uid": self.uid,
             "namespace": namespace,
             "name": name,
+            "staged_at": self._staged_at,
             "job_id": self._job_id,
             "claim": self._claim,
             "state": self._state,
@@ -136,6 +138,7 @@ class Watched:
             if data is not None:
                 plan = json.loads(data.decode("utf-8"))
                 self._plan = (str(plan["namespace"]), str(plan["name"]))
+                self._staged_at = _staged_at(self._directory)
 
     def _read_job_id(self) -> None:
         if self._job_id is None:
@@ -189,6 +192,14 @@ class Watch:
                 self._write(line)
             for line in () if pod.settled else pod.look_at_usage(time.monotonic()):
                 self._write(line)
+
+
+def _staged_at(directory: JobDir) -> Optional[int]:
+    """Return when the directory was made, in epoch seconds: its script is written once, before any job of it exists."""
+    try:
+        return int(os.lstat(directory.script).st_mtime)
+    except OSError:
+        return None
 
 
 def _job_id(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -27,9 +28,10 @@ from .manifests import DIGEST, UID, container, make_pod
 
 
 class Watcher:
-    """The archive's ``watch``: it has seen everything, and there is nothing."""
+    """The archive's ``watch``: it has seen everything, and there is no more than this."""
 
-    def __init__(self) -> None:
+    def __init__(self, lines: Sequence[Mapping[str, object]]) -> None:
+        self._lines = (*lines, {"synced": True})
         self._said = False
 
     async def write(self, data: bytes) -> None:
@@ -42,7 +44,7 @@ class Watcher:
         if self._said:
             await asyncio.Event().wait()
         self._said = True
-        return b'{"synced": true}\n'
+        return b"".join(json.dumps(line).encode() + b"\n" for line in self._lines)
 
     async def read_error(self) -> bytes:
         return b""
@@ -54,6 +56,10 @@ class Watcher:
 class LoginNode(FakeHost):
     stuck = False
 
+    def __init__(self, *found: Mapping[str, object]) -> None:
+        super().__init__()
+        self.found = found
+
     async def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float) -> Completed:
         if argv[0] == "ln":
             return await super().run(argv, stdin=stdin, timeout=timeout)
@@ -62,7 +68,7 @@ class LoginNode(FakeHost):
     def process(self, argv: Sequence[str]) -> AbstractAsyncContextManager[HostProcess]:
         @asynccontextmanager
         async def context() -> AsyncIterator[HostProcess]:
-            yield Watcher()
+            yield Watcher(self.found)
 
         return context()
 
@@ -88,7 +94,8 @@ class Slurm(FakeSlurm):
 
     async def ended_jobs(self, job_ids: Collection[JobId], *, since: int) -> Mapping[JobId, JobStatus]:
         self._accounting()
-        return await super().ended_jobs(job_ids, since=since)
+        ended = await super().ended_jobs(job_ids, since=since)
+        return {job_id: job for job_id, job in ended.items() if job.end_time is None or job.end_time >= since}
 
     async def find(self, name: str, *, directory: str, since: int) -> tuple[JobStatus, ...]:
         self._accounting()
@@ -98,8 +105,8 @@ class Slurm(FakeSlurm):
 class Place:
     """A provider and all that it stands on."""
 
-    def __init__(self) -> None:
-        self.host, self.slurm = LoginNode(), Slurm()
+    def __init__(self, *found: Mapping[str, object]) -> None:
+        self.host, self.slurm = LoginNode(*found), Slurm()
         settings = SiteSettings.model_validate({"slurm": {"host": {"kind": "local"}, "poll_seconds": 0.2}})
         self.provider = SlurmProvider(
             self.host, self.slurm, settings, archive=Archive(b"", DIGEST), node="hpc", owner="test"
@@ -236,3 +243,20 @@ async def test_a_twin_in_doubt_is_cancelled_and_slurm_stays_reachable_though_acc
     await place.submit(other)
     said = await place.until(lambda report: isinstance(report, Reachable) or of(other, JobState.PENDING)(report))
     assert isinstance(said, PodReport)
+
+
+async def test_how_a_job_ended_is_known_though_it_did_long_before_the_agent_was_back() -> None:
+    now = int(time.time())
+    pod = {"uid": UID, "namespace": "default", "name": "web", "job_id": "100", "claim": None, "state": None}
+    place = Place({**pod, "staged_at": now - 5 * 3600})
+    job_id = place.slurm.accept('#!/bin/bash\n#SBATCH --job-name="default/web"\n', "/elsewhere")
+    place.slurm.set(job_id, state=JobState.NODE_FAIL, end_time=now - 4 * 3600)
+    place.slurm.left = frozenset({job_id})
+
+    def ended(report: Report) -> bool:
+        reports = report.reports if isinstance(report, Snapshot) else (report,)
+        return any(of(UID, JobState.NODE_FAIL)(each) for each in reports)
+
+    await place.until(ended)
+    await place.reports.aclose()
+    await place.provider.close()

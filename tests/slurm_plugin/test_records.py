@@ -115,6 +115,18 @@ def test_a_directory_that_is_gone_ends_nothing(records: Records) -> None:
     assert records.get(UID) is not None
 
 
+def test_a_job_can_not_have_ended_before_it_was_submitted_nor_before_its_directory_was_made() -> None:
+    records = Records()
+    records.add(UID, "default", "web").submitted_id = JOB
+    assert record(records).since is None
+    records.see_directory(view(staged_at=1000))
+    assert record(records).since == 1000
+    records.see_directory(view(staged_at=2000))
+    assert record(records).since == 1000
+    see_queue(records, replace(status(), submit_time=1500))
+    assert record(records).since == 1500
+
+
 def test_a_name_that_could_not_be_read_at_first_is_filled_in() -> None:
     records = Records()
     records.see_directory(DirectoryView(UID, "", "", JOB, None, None))

@@ -55,7 +55,7 @@ def line(uid: str, **fields: object) -> dict[str, object]:
 @pytest.mark.parametrize(
     "wrong",
     [{"state": {"format": 1}}, {"state": {"format": 2}}, {"state": [1]}, {"job_id": "all"},
-     {"claim": {"job_id": "--user=alice", "restart": 0}}, {"claim": {"x": 1}}, {"claim": "x"}],
+     {"staged_at": "x"}, {"claim": {"job_id": "--user=alice", "restart": 0}}, {"claim": {"x": 1}}, {"claim": "x"}],
 )  # fmt: skip
 async def test_a_line_that_makes_no_sense_is_passed_over(wrong: dict[str, object]) -> None:
     views = watch_directories(PrintingHost(line("a1", **wrong), line("b2"), {"synced": True}), ("watch",))

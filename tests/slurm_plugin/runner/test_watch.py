@@ -81,7 +81,9 @@ STATE: dict[str, Any] = {
     "started_at": 1.0, "finished_at": 0, "final": False, "terminating": False, "reason": "", "message": "",
     "containers": [], "events": [],
 }  # fmt: skip
-EMPTY = {"uid": "a1", "namespace": "default", "name": "a1", "job_id": None, "claim": None, "state": None}
+EMPTY = {
+    "uid": "a1", "namespace": "default", "name": "a1", "staged_at": None, "job_id": None, "claim": None, "state": None,
+}  # fmt: skip
 
 
 def test_every_pod_is_told_once_and_then_only_changes(root: Path, watcher: Watcher) -> None:
@@ -105,6 +107,16 @@ def test_new_and_vanished_pods_are_told(root: Path, watcher: Watcher) -> None:
     (directory / "plan.json").unlink()
     directory.rmdir()
     assert watcher.next() == {"uid": "b2", "gone": True}
+
+
+def test_when_a_directory_was_made_is_told_by_its_script(tmp_path: Path) -> None:
+    (tmp_path / "pods").mkdir()
+    script = pod(tmp_path, "a1") / "job.sh"
+    script.write_text("#!/bin/sh\n")
+    os.utime(script, (5, 1_800_000_000))
+    watcher = Watcher(tmp_path)
+    assert watcher.next()["staged_at"] == 1_800_000_000
+    watcher.close()
 
 
 def test_broken_state_is_told_once_and_the_rest_goes_on(root: Path, watcher: Watcher) -> None:
