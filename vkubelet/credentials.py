@@ -4,6 +4,7 @@ Loading is the official client's work (``kubernetes.aio``): contexts, certificat
 (``kube``): its generated methods are too slow and its watch too trusting for what we do.
 """
 
+import asyncio
 import hashlib
 import os
 import ssl
@@ -19,6 +20,7 @@ from kubernetes.aio import config as loading
 from slurm_plugin.errors import ConfigurationError
 
 _CONNECTIONS = 100
+_LOAD_SECONDS = 30.0  # an exec plugin may ask a server, and nobody answers one that asks for a password
 _FEW = 10  # a cluster has a CA or two of its own; more are those of the public
 
 
@@ -46,10 +48,11 @@ class Access:
         return {str(item["key"]): str(item["value"]) for item in settings.values() if item.get("value")}
 
 
-async def load_access(kubeconfig: Path | None, context: str | None) -> Access:
+async def load_access(kubeconfig: Path | None, context: str | None, *, seconds: float = _LOAD_SECONDS) -> Access:
     """Load a credential: the file if one is named, else KUBECONFIG or ~/.kube/config, else the pod's service account.
 
-    Raises ConfigurationError, which names the source: nothing to load, a broken file, or no credential in it.
+    Raises ConfigurationError, which names the source: nothing to load, a broken file, no credential in it, or an exec
+    plugin that has not answered within so many ``seconds``.
     """
     configuration = client.Configuration()
     configuration.connection_pool_maxsize = _CONNECTIONS
@@ -60,10 +63,15 @@ async def load_access(kubeconfig: Path | None, context: str | None) -> Access:
             loading.load_incluster_config(client_configuration=configuration)
         else:
             source = file
-            await loading.load_kube_config(
-                config_file=file, context=context, client_configuration=configuration, persist_config=False
-            )
+            async with asyncio.timeout(seconds):
+                await loading.load_kube_config(
+                    config_file=file, context=context, client_configuration=configuration, persist_config=False
+                )
         tls = _tls_context(configuration)
+    except TimeoutError as error:
+        raise ConfigurationError(
+            f"kubernetes: the exec plugin of {source} gave no credential within {seconds:g} s"
+        ) from error
     except (loading.ConfigException, OSError, ssl.SSLError, ValueError, TypeError, KeyError) as error:
         raise ConfigurationError(f"kubernetes: can't load a credential from {source}: {error}") from error
     # The official client swallows the failure of an exec plugin: what is left then is nobody's credential.

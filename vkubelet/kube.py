@@ -50,6 +50,7 @@ _WATCH_SILENCE_SECONDS = 30  # beyond the server's own end: the connection is de
 _SHORTEST_WATCH_SECONDS = 1.0
 _RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _RELOAD_SECONDS = 10.0
+_LOAD_AGAIN_SECONDS = 5.0
 _MESSAGE = 400
 _METADATA_ALONE = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
@@ -86,6 +87,7 @@ class Kube:
         self._session: aiohttp.ClientSession | None = None
         self._loading = asyncio.Lock()
         self._loaded_at = 0.0
+        self._failed: tuple[float, str] | None = None
 
     async def close(self) -> None:
         """Close all connections; what waits on them fails."""
@@ -244,15 +246,24 @@ class Kube:
     async def _connected(self) -> tuple[aiohttp.ClientSession, Access]:
         async with self._loading:
             if self._access is None or self._session is None:
-                try:
-                    self._access = await self._load()
-                except ConfigurationError as error:
-                    # Loaded once already when the agent started: a file that is being replaced, a plugin that fails.
-                    raise UnauthorizedError(f"the credential can't be loaded again: {error}") from error
+                self._access = await self._loaded()
                 connector = aiohttp.TCPConnector(ssl=self._access.tls, limit=0)
                 self._session = aiohttp.ClientSession(connector=connector, read_bufsize=2**20)
                 self._loaded_at = self._clock()
             return self._session, self._access
+
+    async def _loaded(self) -> Access:
+        """Load the credential. Who has waited while another's attempt failed gets that one's error, at once."""
+        if self._failed is not None and self._clock() - self._failed[0] < _LOAD_AGAIN_SECONDS:
+            raise UnauthorizedError(self._failed[1])
+        try:
+            access = await self._load()
+        except ConfigurationError as error:
+            # Loaded once already when the agent started: a file that is being replaced, a plugin that fails or hangs.
+            self._failed = self._clock(), f"the credential can't be loaded again: {error}"
+            raise UnauthorizedError(self._failed[1]) from error
+        self._failed = None
+        return access
 
     async def _renewed(self, refused: Access) -> bool:
         """Load the credential again, unless that was just done; whether another try makes sense."""

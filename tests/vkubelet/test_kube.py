@@ -155,6 +155,30 @@ async def test_a_credential_that_can_not_be_loaded_again_is_one_of_our_errors_an
         await kube.get("/x")
 
 
+async def test_an_attempt_to_load_the_credential_that_fails_late_fails_for_all_that_waited_for_it():
+    loads, now, hanging = 0, 100.0, asyncio.Event()
+
+    async def load() -> Access:
+        nonlocal loads
+        loads += 1
+        await hanging.wait()
+        raise ConfigurationError("kubernetes: the exec plugin gave no credential within 30 s")
+
+    kube = Kube(load, clock=lambda: now)
+    calls = [asyncio.create_task(kube.get("/x")) for _ in range(20)]
+    await asyncio.sleep(0)
+    hanging.set()
+    errors = await asyncio.gather(*calls, return_exceptions=True)
+    assert {str(error) for error in errors} == {
+        "the credential can't be loaded again: kubernetes: the exec plugin gave no credential within 30 s"
+    }
+    assert loads == 1
+    now += 5
+    with pytest.raises(UnauthorizedError):
+        await kube.get("/x")
+    assert loads == 2
+
+
 async def test_a_server_that_is_not_there_is_unavailable():
     async def settings() -> dict[str, dict[str, str]]:
         return {}

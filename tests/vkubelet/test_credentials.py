@@ -1,0 +1,35 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from slurm_plugin.errors import ConfigurationError
+from vkubelet.credentials import load_access
+
+
+def kubeconfig(path: Path, *command: str) -> Path:
+    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": command[0], "args": [*command[1:]]}
+    file = path / "config"
+    file.write_text(
+        json.dumps(
+            {
+                "apiVersion": "v1", "kind": "Config", "current-context": "c",
+                "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
+                "users": [{"name": "u", "user": {"exec": plugin}}],
+                "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            }
+        )
+    )  # fmt: skip
+    return file
+
+
+async def test_an_exec_plugins_token_is_the_credential(tmp_path: Path) -> None:
+    status = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "t0"}}
+    access = await load_access(kubeconfig(tmp_path, "echo", json.dumps(status)), None)
+    assert await access.headers() == {"authorization": "Bearer t0"}
+
+
+async def test_an_exec_plugin_that_hangs_is_given_up_by_name(tmp_path: Path) -> None:
+    file = kubeconfig(tmp_path, "sleep", "3")
+    with pytest.raises(ConfigurationError, match=r"the exec plugin of .*/config gave no credential within 0\.05 s"):
+        await load_access(file, None, seconds=0.05)
