@@ -11,6 +11,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from slurm_plugin.errors import shorten
@@ -43,7 +44,10 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event. ``type`` is Normal or Warning; ``at`` is seconds since the epoch; ``key`` makes its name unique for good."""
+    """One event. ``type`` is Normal or Warning; ``at`` is seconds since the epoch; ``key`` makes its name unique for good.
+
+    One with a key may come again with a higher ``count``, of what happened from ``at`` to ``last_at``.
+    """
 
     subject: Subject
     type: str
@@ -51,6 +55,8 @@ class Event:
     message: str
     at: float
     key: str = ""
+    count: int = 1
+    last_at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -77,9 +83,20 @@ class Recorder:
         """Tell something that happens now; the same again within ten minutes is counted in one event."""
         self._put(Event(subject, kind, reason, shorten(message, _MESSAGE - 40), self._clock()))
 
-    def tell_once(self, subject: Subject, kind: str, reason: str, message: str, *, at: float, key: str) -> None:
-        """Tell something that has an identity: ``key`` with the subject names the event for good."""
-        self._put(Event(subject, kind, reason, shorten(message, _MESSAGE - 40), at, key))
+    def tell_once(
+        self,
+        subject: Subject,
+        kind: str,
+        reason: str,
+        message: str,
+        *,
+        at: float,
+        key: str,
+        count: int = 1,
+        last_at: float = 0.0,
+    ) -> None:
+        """Tell something that has an identity: ``key`` with the subject names the event for good, whatever its count."""
+        self._put(Event(subject, kind, reason, shorten(message, _MESSAGE - 40), at, key, count, last_at))
 
     def _put(self, event: Event) -> None:
         try:
@@ -110,9 +127,12 @@ class Recorder:
 
     async def _write(self, event: Event) -> None:
         path = f"/api/v1/namespaces/{event.subject.namespace}/events"
+        if event.key:
+            await self._write_once(path, event)
+            return
         identity = (event.subject, event.reason, event.message)
         told = self._told.get(identity)
-        if not event.key and told is not None and event.at - told.at < _AGGREGATION_SECONDS:
+        if told is not None and event.at - told.at < _AGGREGATION_SECONDS:
             told.count, told.at = told.count + 1, event.at
             self._told.move_to_end(identity)
             try:
@@ -123,20 +143,29 @@ class Recorder:
                 del self._told[identity]  # it expired: the next one is a new event
             return
         name = event_name(event)
-        try:
+        with suppress(AlreadyExistsError):
             await self._kube.create(path, event_json(event, name, self._node))
-        except AlreadyExistsError:
-            return
-        if not event.key:
-            self._told[identity] = _Told(name, 1, event.at)
-            while len(self._told) > _REMEMBERED:
-                self._told.popitem(last=False)
+        self._told[identity] = _Told(name, 1, event.at)
+        while len(self._told) > _REMEMBERED:
+            self._told.popitem(last=False)
+
+    async def _write_once(self, path: str, event: Event) -> None:
+        """Write an event that was counted elsewhere: its first time makes the object, a higher count changes it."""
+        name = event_name(event)
+        body = event_json(event, name, self._node)
+        if event.count > 1:
+            news = {key: body[key] for key in ("count", "lastTimestamp", "message")}
+            with suppress(NotFoundError):
+                await self._kube.patch(f"{path}/{name}", news)
+                return
+        with suppress(AlreadyExistsError):
+            await self._kube.create(path, body)
 
 
 def event_name(event: Event) -> str:
     """Return a name that is the same for the same happening, and different for any other."""
-    told_at = "" if event.key else repr(event.at)
-    text = "\0".join((event.subject.uid, event.subject.field_path, event.key, told_at, event.reason, event.message))
+    words = (event.key,) if event.key else (repr(event.at), event.message)
+    text = "\0".join((event.subject.uid, event.subject.field_path, event.reason, *words))
     digest = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
     return f"{event.subject.name[: _NAME - 17].rstrip('.-')}.{digest}"
 
@@ -163,6 +192,6 @@ def event_json(event: Event, name: str, node: str) -> Json:
         "reportingComponent": "kubelet",
         "reportingInstance": node,
         "firstTimestamp": timestamp(event.at),
-        "lastTimestamp": timestamp(event.at),
-        "count": 1,
+        "lastTimestamp": timestamp(max(event.at, event.last_at)),
+        "count": event.count,
     }

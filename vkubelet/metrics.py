@@ -97,7 +97,8 @@ def observe_report(old: PodReport | None, new: PodReport, now: float) -> None:
     """Measure how late the newest event of a report is, if it is news."""
     events = new.runner.events if new.runner is not None else ()
     known = old.runner.events if old is not None and old.runner is not None else ()
-    if old is not None and events and events[-1:] != known[-1:]:
+    newest = [(event.sequence, event.at) for event in events[-1:]]  # a count is told late on purpose
+    if old is not None and newest and newest != [(event.sequence, event.at) for event in known[-1:]]:
         REPORT_LAG.observe(max(0.0, now - events[-1].at))
 
 

@@ -1,7 +1,7 @@
 """Which events a pod gets: the runner's own, Slurm's reason for a wait once per change, and the agent's warnings.
 
-The runner numbers its events within a run, and the same run is told again after each change and after each start of
-the agent; what was told is remembered by number here, and by the event's name in the API server.
+The runner numbers its events within a run and counts repeats, and the same run is told again after each change and after
+each start of the agent; what was told is remembered by number and count here, and by the event's name in the API server.
 """
 
 from collections.abc import Callable
@@ -23,13 +23,13 @@ class PodEvents:
     def __init__(self, recorder: Recorder, clock: Callable[[], float]) -> None:
         self._recorder = recorder
         self._clock = clock
-        self._sequences: dict[PodUid, tuple[str, int, int]] = {}
+        self._counts: dict[PodUid, tuple[str, int, dict[int, int]]] = {}
         self._queued: dict[PodUid, str] = {}
         self._states: dict[PodUid, tuple[JobState, int]] = {}
 
     def forget(self, uid: PodUid) -> None:
         """The pod is gone."""
-        self._sequences.pop(uid, None)
+        self._counts.pop(uid, None)
         self._queued.pop(uid, None)
         self._states.pop(uid, None)
 
@@ -57,17 +57,20 @@ class PodEvents:
         runner = report.runner
         if runner is None:
             return
-        job_id, restart, told = self._sequences.get(report.uid, ("", 0, 0))
+        job_id, restart, told = self._counts.get(report.uid, ("", 0, {}))
         if (job_id, restart) != (runner.job_id, runner.restart):
-            told = 0
+            told = {}
         horizon = self._clock() - _OLDEST_SECONDS
         for event in runner.events:
-            if event.sequence > told and event.at >= horizon:
-                key = f"{runner.job_id}/{runner.restart}/{event.sequence}"
-                subject = _subject(pod, event.container)
-                self._recorder.tell_once(subject, event.type, event.reason, event.message, at=event.at, key=key)
-            told = max(told, event.sequence)
-        self._sequences[report.uid] = (runner.job_id, runner.restart, told)
+            last_at = max(event.at, event.last_at)
+            if event.times > told.get(event.sequence, 0) and last_at >= horizon:
+                self._recorder.tell_once(
+                    _subject(pod, event.container), event.type, event.reason, event.message,
+                    at=event.at, key=f"{runner.job_id}/{runner.restart}/{event.sequence}",
+                    count=event.times, last_at=last_at,
+                )  # fmt: skip
+        counts = {event.sequence: event.times for event in runner.events}
+        self._counts[report.uid] = (runner.job_id, runner.restart, counts)
 
     def _tell_change(self, pod: Pod, report: PodReport) -> None:
         """Tell that a job which had begun was suspended, goes on, or waits again; its end is the pod's own."""

@@ -1,11 +1,12 @@
 """The pod's state as the runner knows it, kept while it changes: containers, events, and the pod's own reason."""
 
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
 
 from . import plan
 from .claim import Run
-from .state import FORMAT, MAX_EVENTS, ContainerState, Event, RunnerState, Running, Terminated, Waiting, next_run
+from .happenings import Happenings
+from .state import FORMAT, ContainerState, RunnerState, Running, Terminated, Waiting, next_run
 
 REQUEUED = "SlurmRequeued"
 
@@ -61,8 +62,7 @@ class Book:
         self._started_at = time.time()
         self._finished_at = 0.0
         self._states = first_states(pod, before)
-        self._events: List[Event] = []
-        self._sequence = 0
+        self._happenings = Happenings()
 
     def get(self, name: str) -> ContainerState:
         """Return a container's state."""
@@ -89,12 +89,9 @@ class Book:
         self.on_change()
 
     def event(self, reason: str, message: str, container: str = "", *, warning: bool = False) -> None:
-        """Tell the user something; only the last 64 are kept."""
-        self._sequence += 1
-        kind = "Warning" if warning else "Normal"
-        self._events.append(Event(self._sequence, kind, reason, message, container, time.time()))
-        del self._events[:-MAX_EVENTS]
-        self.on_change()
+        """Tell the user something; the same again and again is counted, and the count told now and then."""
+        if self._happenings.add("Warning" if warning else "Normal", reason, message, container, time.time()):
+            self.on_change()
 
     def take_up(self, edition: plan.Edition) -> None:
         """Note what was edited of the pod."""
@@ -131,6 +128,6 @@ class Book:
             reason=self.reason,
             message=self.message,
             containers=tuple(self._states.values()),
-            events=tuple(self._events),
+            events=tuple(self._happenings.events),
             edition=self.edition,
         )

@@ -62,6 +62,7 @@ class Event(NamedTuple):
     """Something to tell the user. ``sequence`` grows by one; ``container`` is empty for the pod's own.
 
     ``type`` is ``Normal`` or ``Warning``; ``reason`` one of the kubelet's: Pulling, Pulled, Created, Started, …
+    ``times``: how often it happened from ``at`` to ``last_at`` (0 from a runner of an older version, which does not count).
     """
 
     sequence: int
@@ -70,6 +71,8 @@ class Event(NamedTuple):
     message: str
     container: str
     at: float
+    times: int = 1
+    last_at: float = 0.0
 
 
 class RunnerState(NamedTuple):

@@ -267,7 +267,14 @@ def test_a_jobs_sidecar_does_not_keep_it(pods: Pods) -> None:
 def test_a_startup_probe_holds_the_others_back(pods: Pods) -> None:
     pods.wait("startup", "to be ready", lambda s: s.get("containerStatuses", [{}])[0].get("ready"), seconds=SLOW)
     assert pods.container("startup")["restartCount"] == 0
-    wait_event(pods, "startup", "Unhealthy", "Startup probe failed")
+
+    def unhealthy() -> list[Manifest]:
+        return [event for event in pods.events("startup") if event["reason"] == "Unhealthy"]
+
+    wait_until("failures of the startup probe to be counted", lambda: any(e["count"] > 1 for e in unhealthy()))
+    assert [event["message"].rstrip() for event in unhealthy()] == ["Startup probe failed:"], (
+        "one event for all of them"
+    )
 
 
 def test_a_failed_liveness_probe_restarts_the_container(pods: Pods) -> None:

@@ -72,6 +72,24 @@ async def test_a_numbered_event_is_the_same_object_after_a_restart(kube):
     assert len(kube.objects) == 1
 
 
+async def test_a_numbered_event_that_was_counted_elsewhere_changes_its_object(recorder, kube):
+    for count, message in ((1, "no"), (5, "no"), (9, "(combined from similar events): nothing")):
+        at = 1_700_000_000.0
+        recorder.tell_once(POD, "Warning", "Unhealthy", message, at=at, key="7/0/1", count=count, last_at=at + count)
+        await settle()
+    assert [verb for verb, _, _ in kube.writes] == ["POST", "PATCH", "PATCH"]
+    (event,) = kube.objects.values()
+    assert (event["count"], event["message"]) == (9, "(combined from similar events): nothing")
+    assert (event["firstTimestamp"], event["lastTimestamp"]) == ("2023-11-14T22:13:20Z", "2023-11-14T22:13:29Z")
+
+
+async def test_a_counted_numbered_event_that_has_expired_is_made_anew_with_its_count(recorder, kube):
+    recorder.tell_once(POD, "Warning", "Unhealthy", "no", at=1_700_000_000.0, key="7/0/1", count=40)
+    await settle()
+    (event,) = kube.objects.values()
+    assert event["count"] == 40
+
+
 async def test_more_than_the_queue_holds_is_dropped_and_nothing_waits(recorder, kube):
     for number in range(10_000):
         recorder.tell(POD, "Normal", "X", str(number))
@@ -84,4 +102,4 @@ def test_names_are_valid_and_differ():
     first = Event(long, "Normal", "A", "m", 1.0, "1")
     assert len(event_name(first)) <= 253
     assert event_name(first) != event_name(Event(long, "Normal", "A", "m", 1.0, "2"))
-    assert event_name(first) == event_name(Event(long, "Normal", "A", "m", 2.0, "1"))
+    assert event_name(first) == event_name(Event(long, "Normal", "A", "n", 2.0, "1", 7))

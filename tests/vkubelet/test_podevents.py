@@ -3,6 +3,7 @@ from typing import Any
 from slurm_plugin.contract import PodReport
 from slurm_plugin.job import JobId, JobState, JobStatus, PodUid
 from slurm_plugin.pod import Pod
+from slurm_plugin.runner.state import Event, RunnerState
 from vkubelet.podevents import PodEvents
 
 POD = Pod.model_validate({"metadata": {"name": "p", "uid": "u"}, "spec": {"containers": []}})
@@ -13,9 +14,15 @@ class Told:
 
     def __init__(self) -> None:
         self.events: list[tuple[str, str]] = []
+        self.once: list[tuple[str, int]] = []
 
     def tell(self, _subject: Any, kind: str, reason: str, _message: str) -> None:
         self.events.append((kind, reason))
+
+    def tell_once(
+        self, _subject: Any, _kind: str, _reason: str, _message: str, *, key: str, count: int, **_: Any
+    ) -> None:
+        self.once.append((key, count))
 
 
 def history(*states: tuple[JobState, int]) -> list[tuple[str, str]]:
@@ -43,3 +50,21 @@ def test_a_requeue_is_told_once_however_it_is_seen() -> None:
 
 def test_what_was_before_the_agent_began_is_not_told() -> None:
     assert history((SUSPENDED, 3), (SUSPENDED, 3)) == []
+
+
+def test_a_runners_event_is_told_once_and_again_when_it_was_counted_further() -> None:
+    told = Told()
+    events = PodEvents(told, lambda: 4000.0)  # type: ignore[arg-type]
+
+    def see(restart: int, *happened: tuple[int, int, float]) -> list[tuple[str, int]]:
+        listed = tuple(Event(s, "Warning", "Unhealthy", "no", "", 900.0, times, at) for s, times, at in happened)
+        runner = RunnerState(1, 1, "7", restart, "cn1", (), (), 1.0, 0.0, False, False, "", "", (), listed)
+        told.once.clear()
+        events.tell_report(POD, PodReport(PodUid("u"), "default", "p", JobId("7"), None, runner))
+        return told.once
+
+    assert see(0, (1, 1, 1100.0), (2, 1, 1100.0)) == [("7/0/1", 1), ("7/0/2", 1)]
+    assert see(0, (1, 1, 1100.0), (2, 1, 1100.0)) == []
+    assert see(0, (1, 5, 1200.0), (2, 1, 1100.0), (3, 1, 1200.0)) == [("7/0/1", 5), ("7/0/3", 1)]
+    assert see(0, (2, 1, 1100.0), (3, 2, 999.0)) == [], "longer ago than the API server keeps events"
+    assert see(1, (1, 1, 1300.0)) == [("7/1/1", 1)]

@@ -120,9 +120,9 @@ def test_liveness_failure_restarts_the_container(job: MakeJob) -> None:
     j = job(pod(sick))
     j.start()
     j.wait_until(lambda j: j.container("a").restart_count >= 1)
-    messages = [event.message for event in j.state().events]
-    assert messages.count("Liveness probe failed: ") >= 2
-    assert "Container a failed liveness probe, will be restarted" in messages
+    events = {event.message: event.times for event in j.state().events}
+    assert events["Liveness probe failed: "] >= 2
+    assert "Container a failed liveness probe, will be restarted" in events
     end(j)
 
 
