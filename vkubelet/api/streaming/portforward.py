@@ -12,6 +12,7 @@ from slurm_plugin.contract import PodConnection
 from slurm_plugin.errors import SlurmletError
 
 from .channels import Incoming, Outgoing, pour
+from .failures import unexpected_told
 from .together import together
 
 log = logging.getLogger(__name__)
@@ -26,8 +27,9 @@ class DataStream(Incoming, Outgoing, Protocol):
 async def forward(connect: Connect, port: int, data: DataStream, error: Outgoing, *, what: str) -> None:
     """Carry one connection; what prevents it is said on the error stream. ConnectionError once the client is gone."""
     try:
-        async with connect(port) as connection:
-            await _both_ways(connection, data, error)
+        with unexpected_told(f"{what}: port {port}"):
+            async with connect(port) as connection:
+                await _both_ways(connection, data, error)
     except SlurmletError as failure:
         log.info("%s: port %d: %s", what, port, failure)
         await error.write(f"error forwarding port {port} to {what}: {failure}".encode())

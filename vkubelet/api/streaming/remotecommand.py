@@ -18,6 +18,7 @@ from slurm_plugin.errors import SlurmletError
 
 from . import status
 from .channels import Incoming, Outgoing, pour
+from .failures import unexpected_told
 from .negotiation import RequestRefusedError
 from .together import stop, together
 
@@ -60,13 +61,21 @@ class Streams:
 
 
 async def carry(process: AbstractAsyncContextManager[ContainerProcess], streams: Streams, *, what: str) -> None:
-    """Run a process with its streams and tell its end. ConnectionError once the client is gone."""
+    """Run a process with its streams and tell its end. ConnectionError once the client is gone.
+
+    Whatever the provider raises is told: a client takes an error stream that ends empty for exit code 0.
+    """
     try:
-        async with process as running:
-            result = status.ended(await _run(running, streams))
+        with unexpected_told(what):
+            async with process as running:
+                result = status.ended(await _run(running, streams))
     except SlurmletError as error:
         log.info("%s: %s", what, error)
         result = status.failed(f"error executing command in container: {error}")
+    except ConnectionError as error:
+        # The client's end most likely, and then the words go nowhere.
+        log.info("%s: broken off: %s", what, error)
+        result = status.failed(f"the connection to the command was lost: {error}")
     for stream in (streams.stdout, streams.stderr):
         if stream is not None:
             await stream.close()
@@ -79,16 +88,21 @@ async def _run(process: ContainerProcess, streams: Streams) -> int:
     """Carry bytes until the process and its output have ended; its exit code. Raises what the provider raises."""
     ending: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     feeding = asyncio.create_task(_client_half(process, streams), name="standard input and sizes")
+    output = together(
+        _drain(process.read, streams.stdout),
+        _drain(process.read_error, streams.stderr),
+        _end(process, ending),
+        name="command",
+    )
+    running = asyncio.create_task(output, name="output and end")
     try:
-        await together(
-            _drain(process.read, streams.stdout),
-            _drain(process.read_error, streams.stderr),
-            _end(process, ending),
-            name="command",
-        )
+        await asyncio.wait((feeding, running), return_when=asyncio.FIRST_COMPLETED)
+        if feeding.done():
+            feeding.result()  # or a process would wait for ever for input that we failed to give it
+        await running
         return ending.result()
     finally:
-        await stop(feeding)
+        await stop(feeding, running)
 
 
 async def _client_half(process: ContainerProcess, streams: Streams) -> None:

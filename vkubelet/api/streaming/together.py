@@ -6,13 +6,17 @@ from typing import Any
 
 
 async def together(*parts: Coroutine[Any, Any, None], name: str) -> None:
-    """Await all, in tasks of this name. Raises the first error of any, after the others were cancelled."""
+    """Await all, in tasks of this name. Raises the first error of any, after the others were cancelled.
+
+    A part that was cancelled from within did not do its work, which a TaskGroup would pass over: CancelledError.
+    """
     try:
         async with asyncio.TaskGroup() as group:
-            for part in parts:
-                group.create_task(part, name=name)
+            tasks = [group.create_task(part, name=name) for part in parts]
     except BaseExceptionGroup as errors:
         raise _first(errors) from None
+    for task in tasks:
+        task.result()
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

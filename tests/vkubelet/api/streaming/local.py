@@ -6,7 +6,7 @@ import os
 import pty
 import struct
 import termios
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from slurm_plugin.contract import ContainerProcess, PodConnection
@@ -110,11 +110,40 @@ class LocalConnection:
             raise HostError(str(error)) from error
 
 
+class FailingProcess(LocalProcess):
+    """A process of which some calls fail."""
+
+    def __init__(self, process: asyncio.subprocess.Process, failing: Mapping[str, BaseException]) -> None:
+        super().__init__(process)
+        self._failing = failing
+
+    async def write(self, data: bytes) -> None:
+        raise_if_any(self._failing, "write")
+        await super().write(data)
+
+    async def read(self) -> bytes:
+        raise_if_any(self._failing, "read")
+        return await super().read()
+
+    async def wait(self) -> int:
+        raise_if_any(self._failing, "wait")
+        return await super().wait()
+
+
+def raise_if_any(failing: Mapping[str, BaseException], call: str) -> None:
+    if (error := failing.get(call)) is not None:
+        raise error
+
+
 class LocalPods:
-    """Every pod's every container is this machine. ``inside`` counts who is in one now, ``argvs`` what was run."""
+    """Every pod's every container is this machine. ``inside`` counts who is in one now, ``argvs`` what was run.
+
+    ``failing``: what a call raises that should not: ``exec``, ``read``, ``write``, ``wait``; ``connect`` of port 1.
+    """
 
     def __init__(self) -> None:
         self.inside = 0
+        self.failing: dict[str, BaseException] = {}
         self.argvs: list[Sequence[str]] = []
         self.missing = False
 
@@ -124,10 +153,11 @@ class LocalPods:
     ) -> AsyncIterator[ContainerProcess]:
         if self.missing:
             raise PodNotFoundError(f"container {container} does not run")
+        raise_if_any(self.failing, "exec")
         self.argvs.append(argv)
         self.inside += 1
         try:
-            async with _terminal(argv) if tty else _pipes(argv, stdin=stdin) as process:
+            async with _terminal(argv) if tty else _pipes(argv, self.failing, stdin=stdin) as process:
                 yield process
         finally:
             self.inside -= 1
@@ -139,6 +169,8 @@ class LocalPods:
 
     @asynccontextmanager
     async def connect(self, uid: PodUid, port: int) -> AsyncIterator[PodConnection]:
+        if port == 1:
+            raise_if_any(self.failing, "connect")
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError as error:
@@ -152,7 +184,9 @@ class LocalPods:
 
 
 @asynccontextmanager
-async def _pipes(argv: Sequence[str], *, stdin: bool) -> AsyncIterator[ContainerProcess]:
+async def _pipes(
+    argv: Sequence[str], failing: Mapping[str, BaseException], *, stdin: bool
+) -> AsyncIterator[ContainerProcess]:
     pipe = asyncio.subprocess.PIPE
     given = pipe if stdin else asyncio.subprocess.DEVNULL
     try:
@@ -160,7 +194,7 @@ async def _pipes(argv: Sequence[str], *, stdin: bool) -> AsyncIterator[Container
     except OSError as error:
         raise HostError(f"{argv[0]}: {error.strerror}") from error
     try:
-        yield LocalProcess(process)
+        yield FailingProcess(process, failing)
     finally:
         await _end(process)
 
