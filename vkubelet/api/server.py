@@ -14,12 +14,14 @@ from slurm_plugin.errors import ConfigurationError
 from ..errors import ForbiddenError, KubeError, NotFoundError
 from ..kube import Kube
 from ..metrics import CERTIFICATE_EXPIRY
+from .listening import accept, listen
 from .serving import Chain, expiry
 
 log = logging.getLogger(__name__)
 
 _CLIENT_CA = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication"
 _CLIENT_CA_SECONDS = 300.0
+_FILE_SECONDS = 10.0
 _RETRY_SECONDS = 5.0
 # Until a connection's first request is whole, and between two.
 _REQUEST_SECONDS = 30.0
@@ -35,25 +37,51 @@ class Certificates(Protocol):
 
 
 class ClientAuthority:
-    """Whose client certificates are believed: a file, else what the cluster publishes for extension API servers."""
+    """Whose client certificates are believed: a file, else what the cluster publishes for extension API servers.
 
-    def __init__(self, kube: Kube, file: Path | None) -> None:
+    ``look_seconds``: how often to look again.
+    """
+
+    def __init__(self, kube: Kube, file: Path | None, *, file_seconds: float = _FILE_SECONDS) -> None:
         self._kube = kube
         self._file = file
+        self.look_seconds = _CLIENT_CA_SECONDS if file is None else file_seconds
 
     async def read(self) -> str:
         """Return the CA's PEM, empty if there is none for us. Raises KubeError, ConfigurationError."""
         if self._file is not None:
             try:
-                return self._file.read_text("ascii")
-            except (OSError, UnicodeDecodeError) as error:
+                return _checked(self._file.read_text("ascii"))
+            except (OSError, ValueError) as error:
                 raise ConfigurationError(f"api.client_ca_file: {self._file}: {error}") from error
         try:
             found = await self._kube.get(_CLIENT_CA)
         except (ForbiddenError, NotFoundError) as error:
             log.warning("clients need a token, no certificate is believed (set api.client_ca_file): %s", error)
             return ""
-        return str((found.get("data") or {}).get("client-ca-file") or "")
+        pem = str((found.get("data") or {}).get("client-ca-file") or "")
+        try:
+            return _checked(pem) if pem else ""
+        except (OSError, ValueError) as error:
+            log.error("client CA: not a certificate: %s", error)  # noqa: TRY400  its text says all
+            return ""
+
+
+def _checked(pem: str) -> str:
+    """Return what OpenSSL takes for certificates. Raises OSError (``ssl.SSLError``), ValueError."""
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=pem)
+    return pem
+
+
+def tls_context(chain: Chain, client_ca: str) -> ssl.SSLContext:
+    """Return what serves with a certificate and believes the clients of a CA, "" for none. Raises OSError, ValueError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(chain.certificate, chain.key)
+    if client_ca:
+        context.load_verify_locations(cadata=client_ca)
+        context.verify_mode = ssl.CERT_OPTIONAL
+    return context
 
 
 class Server:
@@ -79,65 +107,74 @@ class Server:
         self._authority = authority
         self._host = host
         self._port = port
-        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
-        self._believed = ""
+        self._chain: Chain | None = None
+        self._context: ssl.SSLContext  # there as soon as the chain is
+        self._client_ca = ""
         self._authority_known = asyncio.Event()
 
     async def run(self) -> None:
-        """Serve as soon as there is a certificate, until cancelled. Raises ConfigurationError."""
+        """Serve as soon as there is a certificate, until cancelled. Raises ConfigurationError.
+
+        What is wrong from the beginning is an error; what once was good is kept until there is something better.
+        """
         await self._runner.setup()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keep_authority(), name="client CA")
-                await self._keep_certificate()
+                await self._authority_known.wait()  # nobody is turned away who is believed a moment later
+                await self._keep_certificate(group)
         finally:
             await self._runner.cleanup()
 
-    async def _keep_certificate(self) -> None:
-        serving = False
+    async def _keep_certificate(self, group: asyncio.TaskGroup) -> None:
         async for chain in self._certificates.chains():
             try:
-                self._tls.load_cert_chain(chain.certificate, chain.key)  # new connections get it
-            except (OSError, ssl.SSLError) as error:
-                if not serving:
+                context = tls_context(chain, self._client_ca)
+                expires = expiry(chain.certificate)
+            except (OSError, ValueError) as error:
+                if self._chain is None:
                     raise ConfigurationError(f"serving certificate {chain.certificate}: {error}") from error
-                log.exception("serving certificate %s; the old one stays", chain.certificate)
+                log.warning("serving certificate %s, the old one stays: %s", chain.certificate, error)
                 continue
-            CERTIFICATE_EXPIRY.labels(str(self._port)).set(expiry(chain.certificate))
-            if not serving:
-                await self._listen()
-                serving = True
+            begins, self._chain, self._context = self._chain is None, chain, context  # new connections get it
+            CERTIFICATE_EXPIRY.labels(str(self._port)).set(expires)
+            if begins:
+                self._listen(group)
 
-    async def _listen(self) -> None:
-        await self._authority_known.wait()  # nobody is turned away for a certificate that is believed a moment later
+    def _listen(self, group: asyncio.TaskGroup) -> None:
         try:
-            await web.TCPSite(self._runner, self._host, self._port, ssl_context=self._tls).start()
+            listening = listen(self._host, self._port)
         except OSError as error:
             raise ConfigurationError(
                 f"api.port: can't listen on {self._host}:{self._port}: {error.strerror}"
             ) from error
+        assert self._runner.server is not None  # noqa: S101  it is set up
+        group.create_task(accept(listening, lambda: self._context, self._runner.server), name="connections")
         log.info("kubelet API on %s:%d", self._host, self._port)
 
     async def _keep_authority(self) -> None:
         while True:
             try:
                 self._believe(await self._authority.read())
-                self._authority_known.set()
+            except ConfigurationError as error:
+                if not self._authority_known.is_set():
+                    raise
+                log.warning("client CA, what was believed stays so: %s", error)
             except KubeError as error:
                 log.warning("client CA: %s", error)
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
-            await asyncio.sleep(_CLIENT_CA_SECONDS)
+            self._authority_known.set()
+            await asyncio.sleep(self._authority.look_seconds)
 
-    def _believe(self, pem: str) -> None:
-        """Believe certificates of this CA, too; what was believed before ends with the process."""
-        if not pem or pem == self._believed:
+    def _believe(self, client_ca: str) -> None:
+        """Believe this CA and no other from now on; connections that are there go on. None at all changes nothing."""
+        if client_ca in {"", self._client_ca}:
             return
-        try:
-            self._tls.load_verify_locations(cadata=pem)
-        except ssl.SSLError as error:
-            log.error("client CA: not a certificate: %s", error)  # noqa: TRY400  its text says all
-            return
-        self._tls.verify_mode = ssl.CERT_OPTIONAL
-        self._believed = pem
+        if self._chain is not None:
+            try:
+                self._context = tls_context(self._chain, client_ca)
+            except (OSError, ValueError) as error:
+                log.warning("client CA, not taken yet, for the serving certificate can't be read: %s", error)
+                return
+        self._client_ca = client_ca

@@ -119,7 +119,7 @@ class RequestedCertificate:
             try:
                 if (certificate := await self._request()) is not None:
                     return certificate
-            except KubeError as error:
+            except (KubeError, OSError) as error:
                 log.warning("serving certificate: %s", error)
             await asyncio.sleep(_RETRY_SECONDS)
 
@@ -183,20 +183,28 @@ def _refusal(request: Json) -> str | None:
 
 
 class CertificateFromFiles:
-    """A certificate that somebody else renews."""
+    """A certificate that somebody else renews. ``look_seconds``: how often to look whether they did."""
 
-    def __init__(self, files: CertificateFiles) -> None:
+    def __init__(self, files: CertificateFiles, *, look_seconds: float = _FILES_SECONDS) -> None:
         self._files = files
+        self._look_seconds = look_seconds
 
     async def chains(self) -> AsyncIterator[Chain]:
-        """Yield the files, and again whenever they changed; never ends. Raises ConfigurationError."""
+        """Yield the files, and again whenever they changed; never ends. Raises ConfigurationError.
+
+        Files that are missing later are about to be replaced, or a volume to be mounted anew: they are waited for.
+        """
         before: tuple[int, int] | None = None
         while True:
             try:
                 now = (self._files.certificate_file.stat().st_mtime_ns, self._files.key_file.stat().st_mtime_ns)
             except OSError as error:
-                raise ConfigurationError(f"api.certificate: {error.filename}: {error.strerror}") from error
+                words = f"api.certificate: {error.filename}: {error.strerror}"
+                if before is None:
+                    raise ConfigurationError(words) from error
+                log.warning("%s; the old one stays", words)
+                now = before
             if now != before:
                 before = now
                 yield Chain(self._files.certificate_file, self._files.key_file)
-            await asyncio.sleep(_FILES_SECONDS)
+            await asyncio.sleep(self._look_seconds)

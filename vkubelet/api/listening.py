@@ -1,0 +1,55 @@
+"""Accepts the connections of a TLS port: each gets the TLS context of its moment, so that one can be replaced as a whole.
+
+A context that is in use can only be added to: a CA, once believed, stays believed, and so does the certificate of
+another type of key. asyncio's own server keeps the context that it began with.
+"""
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+_BACKLOG = 128
+_HANDSHAKE_SECONDS = 30.0
+# Until descriptors or memory may be there again.
+_SHORTAGE_SECONDS = 1.0
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open a port at an IP address. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    opened = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    opened.setblocking(False)
+    return opened
+
+
+async def accept(
+    listening: socket.socket, context: Callable[[], ssl.SSLContext], protocol: Callable[[], asyncio.BaseProtocol]
+) -> None:
+    """Give each connection a protocol once it speaks TLS, until cancelled; closes the port."""
+    loop = asyncio.get_running_loop()
+    with listening:
+        async with asyncio.TaskGroup() as group:
+            while True:
+                try:
+                    connection, peer = await loop.sock_accept(listening)
+                except OSError as error:
+                    log.warning("can't accept a connection: %s", error)
+                    await asyncio.sleep(_SHORTAGE_SECONDS)
+                    continue
+                group.create_task(_greet(connection, str(peer[0]), context(), protocol), name=f"TLS of {peer[0]}")
+
+
+async def _greet(
+    connection: socket.socket, peer: str, context: ssl.SSLContext, protocol: Callable[[], asyncio.BaseProtocol]
+) -> None:
+    """Shake hands; who does not in time is left."""
+    try:
+        await asyncio.get_running_loop().connect_accepted_socket(
+            protocol, connection, ssl=context, ssl_handshake_timeout=_HANDSHAKE_SECONDS
+        )
+    except OSError as error:
+        log.info("%s: connection closed, no TLS: %s", peer, error)
