@@ -6,10 +6,11 @@ rules: ``pkg/kubelet/server/auth.go`` of Kubernetes 1.36, fine-grained authoriza
 what runs code needs ``create`` by any method, or ``get nodes/proxy`` would mean code execution.
 """
 
+import asyncio
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -18,10 +19,13 @@ from ..kube import Kube
 V = TypeVar("V")
 
 _TOKEN_SECONDS = 120.0
+_REFUSED_SECONDS = 10.0
 _ALLOWED_SECONDS = 300.0
 _DENIED_SECONDS = 30.0
 _REMEMBERED = 4096
 _LONGEST_TOKEN = 64 * 1024
+# Anybody who reaches the port can ask about tokens: they get no more of the API server, and of our own way to it.
+_REVIEWS_AT_ONCE = 16
 
 _VERBS = {"POST": "create", "GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _SUBRESOURCES = {
@@ -83,12 +87,30 @@ class _Cache(Generic[V]):
             self._answers.popitem(last=False)
 
 
+class _Questions(Generic[V]):
+    """What is being asked: once, however many wait for the answer."""
+
+    def __init__(self) -> None:
+        self._asked: dict[object, asyncio.Task[V]] = {}
+
+    async def join(self, key: object, ask: Callable[[], Coroutine[Any, Any, V]]) -> V:
+        """Ask, or wait for the answer to the same question. Raises what ``ask`` does."""
+        task = self._asked.get(key)
+        if task is None:
+            task = self._asked[key] = asyncio.create_task(ask(), name="review")
+            task.add_done_callback(lambda _: self._asked.pop(key))
+        return await asyncio.shield(task)  # one who goes away takes the answer from nobody
+
+
 class Authenticator:
-    """Asks the API server whose token it is; remembers accepted ones for two minutes, by their hash."""
+    """Asks the API server whose token it is; remembers yes for two minutes, no for ten seconds, by the token's hash."""
 
     def __init__(self, kube: Kube, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._kube = kube
         self._known: _Cache[Identity] = _Cache(clock)
+        self._refused: _Cache[bool] = _Cache(clock)  # apart: no number of them pushes out a good one
+        self._questions: _Questions[Identity | None] = _Questions()
+        self._at_once = asyncio.Semaphore(_REVIEWS_AT_ONCE)
 
     async def identify(self, authorization: str | None) -> Identity | None:
         """Return whose Authorization header it is, None for nobody's. Raises KubeError."""
@@ -99,11 +121,18 @@ class Authenticator:
         key = hashlib.sha256(token.encode(errors="surrogateescape")).digest()
         if known := self._known.get(key):
             return known
+        if self._refused.get(key):
+            return None
+        return await self._questions.join(key, lambda: self._review(key, token))
+
+    async def _review(self, key: bytes, token: str) -> Identity | None:
         review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
-        answer = await self._kube.create("/apis/authentication.k8s.io/v1/tokenreviews", review)
+        async with self._at_once:
+            answer = await self._kube.create("/apis/authentication.k8s.io/v1/tokenreviews", review)
         status = answer.get("status") or {}
         user = status.get("user") or {}
         if not status.get("authenticated") or not user.get("username"):
+            self._refused.put(key, True, _REFUSED_SECONDS)
             return None
         extra = tuple(sorted((name, tuple(values)) for name, values in (user.get("extra") or {}).items()))
         identity = Identity(user["username"], tuple(user.get("groups") or ()), user.get("uid") or "", extra)
@@ -118,6 +147,7 @@ class Authorizer:
         self._kube = kube
         self._node = node
         self._known: _Cache[bool] = _Cache(clock)
+        self._questions: _Questions[bool] = _Questions()
 
     async def allows(self, identity: Identity, access: Access) -> bool:
         """Return whether one of the subresources is allowed. Raises KubeError."""
@@ -131,6 +161,9 @@ class Authorizer:
         known = self._known.get(key)
         if known is not None:
             return known
+        return await self._questions.join(key, lambda: self._review(key, identity, verb, subresource))
+
+    async def _review(self, key: object, identity: Identity, verb: str, subresource: str) -> bool:
         spec = {
             "user": identity.user,
             "uid": identity.uid,
