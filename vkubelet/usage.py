@@ -9,7 +9,7 @@ import os
 import resource
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -93,19 +93,12 @@ class _Facts:
 
 @dataclass(slots=True)
 class _Last:
-    """The last measurement of one run of a container."""
+    """The last measurement of a container, and of which run of it."""
 
+    started_at: float
     time: float
-    cpu_nanoseconds: int
-    nanocores: int
-
-
-@dataclass(slots=True)
-class _Memory:
-    """What is kept between two looks, of what still runs."""
-
-    facts: dict[PodUid, _Facts] = field(default_factory=dict)
-    last: dict[tuple[str, str, float], _Last] = field(default_factory=dict)
+    cpu_nanoseconds: int = 0
+    nanocores: int = 0
 
 
 class UsageReader:
@@ -117,32 +110,38 @@ class UsageReader:
         self._clock = clock
         self._started_at = clock()
         self._cpu_of_pods = 0
-        self._memory = _Memory()
+        # Of every pod that exists: one that a look does not find measured is not counted twice by the next.
+        self._facts: dict[PodUid, _Facts] = {}
+        self._last: dict[tuple[str, str], _Last] = {}
 
     async def read(self) -> NodeSample:
         """Return what is used now. Raises what the provider's ``usage`` does."""
         measured = await self._provider.usage() if isinstance(self._provider, Measurable) else ()
-        before, self._memory = self._memory, _Memory()
+        self._forget_the_gone()
         pods = []
         for usage in measured:
             cached = self._cache.get(usage.uid)
-            if cached is not None and (pod := self._pod(cached, usage, before)).containers:
+            if cached is not None and (pod := self._pod(cached, usage)).containers:
                 pods.append(pod)
         now = self._clock()
-        agent = self._sample("", self._agent(), "", now, before)
+        agent, _ = self._sample("", self._agent(), "", now)
         return NodeSample(now, self._started_at, self._cpu_of_pods + agent.cpu_nanoseconds, agent, tuple(pods))
 
-    def _pod(self, cached: CachedPod, usage: PodUsage, before: _Memory) -> PodSample:
-        facts = before.facts.get(cached.uid)
+    def _forget_the_gone(self) -> None:
+        gone = {uid for uid in self._facts if self._cache.get(uid) is None}
+        for uid in gone:
+            del self._facts[uid]
+        self._last = {key: last for key, last in self._last.items() if key[0] not in gone}
+
+    def _pod(self, cached: CachedPod, usage: PodUsage) -> PodSample:
+        facts = self._facts.get(cached.uid)
         if facts is None or facts.version != cached.version:
-            facts = _facts(cached)
-        self._memory.facts[cached.uid] = facts
+            facts = self._facts[cached.uid] = _facts(cached)
         containers = []
         for used in usage.containers:
             if used.name in facts.images:
-                known = before.last.get((cached.uid, used.name, used.started_at))
-                sample = self._sample(cached.uid, used, facts.images[used.name], usage.time, before)
-                self._cpu_of_pods += max(0, used.cpu_nanoseconds - (known.cpu_nanoseconds if known else 0))
+                sample, grown = self._sample(cached.uid, used, facts.images[used.name], usage.time)
+                self._cpu_of_pods += grown
                 containers.append(sample)
         probes = tuple(probe for probe in usage.probes if probe.container in facts.images)
         started_at = facts.started_at or min((c.started_at for c in containers), default=0.0)
@@ -150,16 +149,19 @@ class UsageReader:
             cached.uid, cached.namespace, cached.name, started_at, usage.time, tuple(containers), probes
         )  # fmt: skip
 
-    def _sample(self, owner: str, used: ContainerUsage, image: str, at: float, before: _Memory) -> ContainerSample:
-        key = (owner, used.name, used.started_at)
-        last = before.last.get(key) or _Last(used.started_at, 0, 0)
+    def _sample(self, owner: str, used: ContainerUsage, image: str, at: float) -> tuple[ContainerSample, int]:
+        """Return a container's sample, and the CPU time that was not known before."""
+        last = self._last.get((owner, used.name))
+        if last is None or last.started_at != used.started_at:
+            last = _Last(used.started_at, used.started_at)
+        grown = 0
         if at > last.time:
             grown = max(0, used.cpu_nanoseconds - last.cpu_nanoseconds)
-            last = _Last(at, used.cpu_nanoseconds, int(grown / (at - last.time)))
-        self._memory.last[key] = last
+            last = _Last(used.started_at, at, used.cpu_nanoseconds, int(grown / (at - last.time)))
+        self._last[owner, used.name] = last
         return ContainerSample(
             used.name, image, used.started_at, used.cpu_nanoseconds, used.working_set_bytes, last.nanocores
-        )  # fmt: skip
+        ), grown  # fmt: skip
 
     def _agent(self) -> ContainerUsage:
         return ContainerUsage("kubelet", self._started_at, time.process_time_ns(), _resident_bytes())

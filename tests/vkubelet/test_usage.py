@@ -75,3 +75,26 @@ async def test_the_nodes_cpu_never_falls_and_is_never_nothing() -> None:
     setting.use(1, at=230.0, started_at=210.0)  # which no runner says
     setting.provider.usages = ()
     assert (await setting.reader.read()).cpu_nanoseconds >= third.cpu_nanoseconds
+
+
+async def test_a_pod_that_one_look_does_not_find_is_not_counted_twice_by_the_next() -> None:
+    setting = Setting()
+    setting.use(50, at=200.0)
+    before = await setting.reader.read()
+    setting.provider.usages = ()
+    await setting.reader.read()
+    setting.use(60, at=220.0)
+    after = await setting.reader.read()
+    assert after.cpu_nanoseconds - before.cpu_nanoseconds < 20 * SECOND
+    assert after.pods[0].nanocores == SECOND // 2
+
+
+async def test_what_is_kept_is_of_pods_that_exist() -> None:
+    setting = Setting()
+    setting.use(50, at=200.0)
+    await setting.reader.read()
+    assert ("u", "main") in setting.reader._last
+    setting.cache.remove(UID)
+    await setting.reader.read()
+    assert not setting.reader._facts
+    assert set(setting.reader._last) == {("", "kubelet")}
