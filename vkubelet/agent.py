@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from slurm_plugin.config import PodSettings
-from slurm_plugin.contract import Provider
+from slurm_plugin.contract import Enterable, Provider
 from slurm_plugin.errors import ConfigurationError
 
 from .admission import Admission, Neighbours
@@ -83,7 +83,8 @@ async def _run(virtual: VirtualNode, neighbours: Neighbours) -> None:
 async def _be_node(virtual: VirtualNode, kube: Kube, neighbours: Neighbours, *, address: str) -> None:
     settings, provider = virtual.settings, virtual.provider
     name = settings.node.name
-    facts = NodeFacts(settings.node, address=address, port=settings.api.port)
+    websockets = settings.api.websockets and isinstance(provider, Enterable)
+    facts = NodeFacts(settings.node, address=address, port=settings.api.port, websockets=websockets)
     registration = Registration(kube, provider, facts, virtual.site.resources)
     recorder = Recorder(kube, name)
     content = Content(kube, lambda: largest_node(registration.cluster), api_server=virtual.site.api_server)

@@ -75,6 +75,7 @@ class ApiSettings(Settings):
 
     ``certificate`` None asks the cluster for a serving certificate (``kubernetes.io/kubelet-serving``; somebody must
     approve it) and keeps it in ``certificate_directory``. ``client_ca_file`` None takes the cluster's own client CA.
+    ``websockets`` False: the node does not declare that the API server may hand WebSockets through.
     """
 
     listen: str = "0.0.0.0"  # noqa: S104  the API server has to reach it; every request is authenticated
@@ -82,6 +83,7 @@ class ApiSettings(Settings):
     certificate: CertificateFiles | None = None
     certificate_directory: Path = Path("/var/lib/slurmlet/pki")
     client_ca_file: Path | None = None
+    websockets: bool = True
 
     @model_validator(mode="after")
     def _listen_is_an_ip(self) -> "ApiSettings":

@@ -22,7 +22,7 @@ LEASE_SECONDS = 40
 # A valid semantic version, by which clients decide what a kubelet can do.
 KUBELET_VERSION = "v1.34.0-slurmlet.0.1.0"
 # The API server (1.36 and later) hands WebSocket clients of exec, attach and port-forward through as they are.
-_DECLARED_FEATURES = ("ExtendWebSocketsToKubelet",)
+WEBSOCKETS = "ExtendWebSocketsToKubelet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class NodeFacts:
     """All that the Node object depends on.
 
     ``capacity`` and ``allocatable`` are None while Slurm was never asked: what the object has is then kept.
-    ``slurm_error`` None: Slurm answers. ``port`` is the kubelet API's.
+    ``slurm_error`` None: Slurm answers. ``port`` is the kubelet API's. ``websockets``: the port serves them.
     """
 
     settings: NodeSettings
@@ -41,6 +41,7 @@ class NodeFacts:
     allocatable: Mapping[str, str] | None = None
     slurm_error: str | None = "not asked yet"
     labels: Mapping[str, str] = field(default_factory=dict)
+    websockets: bool = False
 
 
 def node_path(name: str) -> str:
@@ -93,7 +94,7 @@ def node_status(facts: NodeFacts, old: Mapping[str, Any], now: float) -> Json:
         ],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": facts.port}},
         "nodeInfo": _node_info(facts),
-        "declaredFeatures": list(_DECLARED_FEATURES),
+        "declaredFeatures": [WEBSOCKETS] if facts.websockets else [],
     }
 
 
@@ -148,7 +149,11 @@ def _conditions(facts: NodeFacts, old: Sequence[Mapping[str, Any]], now: float) 
 
 def differs(status: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
     """Whether a status says anything new besides its heartbeat."""
-    return _comparable(status) != _comparable({key: old.get(key) for key in status})
+    # An API server before 1.36 forgets the features: that there are none is no difference.
+    told = {key: old.get(key) for key in status} | {
+        "declaredFeatures": old.get("declaredFeatures") or status["declaredFeatures"]
+    }
+    return _comparable(status) != _comparable(told)
 
 
 def _comparable(status: Mapping[str, Any]) -> Json:
@@ -171,8 +176,7 @@ def _comparable(status: Mapping[str, Any]) -> Json:
         "addresses": addresses,
         "info": info,
         "port": status.get("daemonEndpoints"),
-        # An API server before 1.36 knows no such field, or only what was there before.
-        "features": status.get("declaredFeatures") or list(_DECLARED_FEATURES),
+        "features": status.get("declaredFeatures"),
     }
 
 

@@ -74,11 +74,18 @@ def test_only_a_heartbeat_is_no_difference_and_quantities_compare_by_value():
 
 
 def test_the_node_declares_that_websockets_may_come_through_and_old_api_servers_that_forget_it_are_not_told_again():
-    status = node_status(facts(), {}, NOW)
+    status = node_status(facts(websockets=True), {}, NOW)
     assert status["declaredFeatures"] == ["ExtendWebSocketsToKubelet"]
     written = {key: value for key, value in status.items() if key != "declaredFeatures"}
     assert not differs(status, written)
     assert differs(status, {**written, "declaredFeatures": ["Other"]})
+
+
+def test_a_node_without_websockets_takes_back_what_it_declared():
+    with_them, without = (node_status(facts(websockets=given), {}, NOW) for given in (True, False))
+    assert without["declaredFeatures"] == []
+    assert differs(without, with_them)
+    assert not differs(without, without)
 
 
 def test_resources_that_are_no_more_are_removed_and_unknown_ones_kept_while_slurm_was_never_asked():
