@@ -9,7 +9,8 @@ class Limits:
 
     ``streams``: open at once. ``waiting_bytes``: that arrived and nobody has read yet. ``stream_seconds``: until the
     streams of a command, or the other half of a pair, have come. ``frame_seconds``: between two pieces of a frame.
-    ``idle_seconds``: without a byte either way (``streamingConnectionIdleTimeout``).
+    ``idle_seconds``: without a byte either way (``streamingConnectionIdleTimeout``). ``pong_seconds``: between two signs
+    of life to a WebSocket that is not read, well below the minute after which kubectl gives up.
     """
 
     streams: int = 1024
@@ -17,3 +18,4 @@ class Limits:
     stream_seconds: float = 30.0
     frame_seconds: float = 30.0
     idle_seconds: float = 4 * 3600.0
+    pong_seconds: float = 10.0

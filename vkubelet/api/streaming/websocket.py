@@ -82,6 +82,7 @@ class ChannelConnection:
         self._closes = (socket.ws_protocol or "").startswith("v5.")
         self._room = Room(limits.waiting_bytes)
         self._idle = Idleness(limits.idle_seconds)
+        self._pong_seconds = limits.pong_seconds
         self._reads = frozenset(reads)
         self.channels = tuple(WebSocketChannel(number, self, self._room) for number in range(channels))
 
@@ -97,10 +98,7 @@ class ChannelConnection:
                 log.info("%s: closed after %.0f s without a message", self._who, self._idle.seconds)
                 code = WSCloseCode.GOING_AWAY
             elif reading.done() and (error := reading.exception()) is not None:
-                if not isinstance(error, WebSocketError):
-                    raise error
-                log.warning("%s: connection closed: %s", self._who, error)
-                code = WSCloseCode.PROTOCOL_ERROR
+                code = self._code(error)
         except asyncio.CancelledError:
             # By aiohttp: the client went, or sent what is not even WebSocket, or a message that is too long.
             log.info("%s: connection lost", self._who)
@@ -112,6 +110,16 @@ class ChannelConnection:
             await close(self._socket, code)
         if working.done() and not working.cancelled():
             working.result()
+
+    def _code(self, error: BaseException) -> WSCloseCode:
+        """Return how to close after an error of the client's; any other is raised."""
+        if isinstance(error, ConnectionError):
+            log.info("%s: connection lost", self._who)
+            return WSCloseCode.GOING_AWAY
+        if not isinstance(error, WebSocketError):
+            raise error
+        log.warning("%s: connection closed: %s", self._who, error)
+        return WSCloseCode.PROTOCOL_ERROR
 
     async def send(self, channel: int, data: bytes) -> None:
         """Send a message; waits while the client takes no more. ConnectionError once it is gone."""
@@ -129,7 +137,21 @@ class ChannelConnection:
                 self._inbox(data[0]).end()
             elif channel >= 0:
                 self._inbox(channel).put(data)
-            await self._room.wait()
+            await self._wait_for_room()
+
+    async def _wait_for_room(self) -> None:
+        """Wait while what arrived is not read. ConnectionError once the client is gone.
+
+        Its pings wait behind its data, which must not be taken: it is told unasked that we live (RFC 6455, 5.5.3).
+        """
+        while True:
+            try:
+                async with asyncio.timeout(self._pong_seconds):
+                    await self._room.wait()
+            except TimeoutError:
+                await self._socket.pong()
+            else:
+                return
 
     def _inbox(self, channel: int) -> Inbox:
         if channel not in self._reads:

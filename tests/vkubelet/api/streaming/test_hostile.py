@@ -27,7 +27,7 @@ BOTH = pytest.mark.parametrize(("path", "version"), [(EXEC, "v4.channel.k8s.io")
 
 @pytest.fixture
 def limits() -> Limits:
-    return Limits(stream_seconds=0.3, frame_seconds=0.3, idle_seconds=1.0)
+    return Limits(stream_seconds=0.3, frame_seconds=0.3, idle_seconds=1.0, pong_seconds=0.1)
 
 
 def port(server: TestServer) -> int:
@@ -193,6 +193,26 @@ async def test_a_message_without_end_closes_the_socket(server, caplog):
         with contextlib.suppress(ConnectionError):  # closed before it was all sent
             await socket.send_bytes(bytes(5 * 1024 * 1024))
         await eventually(lambda: any("connection lost" in line for line in caplog.messages))
+
+
+async def test_a_client_whose_input_nobody_reads_is_told_that_we_live(server, local):
+    path = "/exec/default/p/main?command=sleep&command=100&input=1&output=1"
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(server.make_url(path), protocols=("v5.channel.k8s.io",), autoping=False) as socket,
+    ):
+        await socket.receive()
+
+        async def send() -> None:
+            while True:
+                await socket.send_bytes(bytes(64 * 1024))
+
+        sending = asyncio.create_task(send())
+        async with asyncio.timeout(60):
+            pongs = [(await socket.receive()).type for _ in range(3)]
+        assert pongs == [aiohttp.WSMsgType.PONG] * 3
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
 
 
 async def test_a_tunnel_of_nonsense_is_closed(server, caplog):
