@@ -64,6 +64,11 @@ KUBELET_REQUESTS_IN_FLIGHT = Gauge(
     "slurmlet_kubelet_requests_in_flight", "Requests of the kubelet's port under way: followed logs, exec, …",
     ["endpoint"],
 )  # fmt: skip
+KUBELET_STREAMS = Counter(
+    "slurmlet_kubelet_streams_total",
+    "Requests to the kubelet's port that became streams; transport is spdy or websocket, protocol what was agreed on.",
+    ["endpoint", "transport", "protocol"],
+)
 CERTIFICATE_EXPIRY = Gauge(
     "slurmlet_serving_certificate_expiry_timestamp_seconds", "When the certificate in use expires, since the epoch.",
     ["port"],

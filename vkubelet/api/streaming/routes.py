@@ -10,12 +10,13 @@ from aiohttp import web
 from slurm_plugin.contract import ContainerProcess, Enterable
 from slurm_plugin.errors import SlurmletError
 
+from ...metrics import KUBELET_STREAMS
 from ...podcache import PodCache
 from . import negotiation, remotespdy, websocket
 from .forwardspdy import Forwarder
 from .forwardwebsocket import forward_ports, query_ports
 from .limits import Limits
-from .links import take_over
+from .links import TransportLink, take_over
 from .negotiation import RequestRefusedError
 from .portforward import Connect
 from .remotecommand import Streams, Wanted, carry, wanted
@@ -103,8 +104,7 @@ class StreamingApi:
         what = f"pod {pod.namespace}/{pod.name}"
         if negotiation.wants(request.headers, "websocket"):
             return await self._forward_websocket(request, connect, what=what)
-        version = _spdy(request, negotiation.FORWARD_VERSIONS)
-        link, response = await take_over(request, _switching(version))
+        link, response, _ = await _upgrade_spdy(request, negotiation.FORWARD_VERSIONS)
         connection = SpdyConnection(link, self._limits, who=_who(request))
         await connection.serve(self._forwarder(connection, connect, what=what).run)
         return response
@@ -115,12 +115,12 @@ class StreamingApi:
     async def _forward_websocket(self, request: web.Request, connect: Connect, *, what: str) -> web.StreamResponse:
         protocol = negotiation.subprotocol(request.headers, negotiation.FORWARD_SUBPROTOCOLS)
         if protocol == negotiation.TUNNEL:
-            socket = await websocket.upgrade(request, protocol)
+            socket = await _upgrade_websocket(request, protocol)
             spdy = SpdyConnection(websocket.WebSocketLink(socket), self._limits, who=_who(request))
             await spdy.serve(self._forwarder(spdy, connect, what=what).run)
             return socket
         ports = query_ports(request.query.getall("port", []))
-        socket = await websocket.upgrade(request, protocol)
+        socket = await _upgrade_websocket(request, protocol)
         data_channels = range(0, 2 * len(ports), 2)
         channels = websocket.ChannelConnection(
             socket, self._limits, channels=2 * len(ports), reads=data_channels, who=_who(request)
@@ -133,8 +133,7 @@ class StreamingApi:
     ) -> web.StreamResponse:
         if negotiation.wants(request.headers, "websocket"):
             return await self._command_websocket(request, asked, process)
-        version = _spdy(request, negotiation.EXEC_VERSIONS)
-        link, response = await take_over(request, _switching(version))
+        link, response, version = await _upgrade_spdy(request, negotiation.EXEC_VERSIONS)
         connection = SpdyConnection(link, self._limits, who=_who(request))
 
         async def work() -> None:
@@ -154,7 +153,7 @@ class StreamingApi:
         self, request: web.Request, asked: Wanted, process: Callable[[], Process]
     ) -> web.StreamResponse:
         version = negotiation.subprotocol(request.headers, negotiation.EXEC_SUBPROTOCOLS)
-        socket = await websocket.upgrade(request, version)
+        socket = await _upgrade_websocket(request, version)
         connection = websocket.ChannelConnection(
             socket, self._limits, channels=_RESIZE + 1, reads=(_STDIN, _RESIZE), who=_who(request)
         )
@@ -188,16 +187,28 @@ class StreamingApi:
             log.info("%s: the client is gone: %s", _who(request), error)
 
 
-def _spdy(request: web.Request, versions: tuple[str, ...]) -> str:
-    """Return the version to speak over SPDY. Raises RequestRefusedError."""
+async def _upgrade_spdy(
+    request: web.Request, versions: tuple[str, ...]
+) -> tuple[TransportLink, web.StreamResponse, str]:
+    """Go on in SPDY: the connection, what the handler returns in the end, and the version. Raises RequestRefusedError."""
     if not negotiation.wants(request.headers, negotiation.SPDY):
         raise RequestRefusedError(400, "you must upgrade to SPDY/3.1 or WebSocket")
-    return negotiation.spdy_version(request.headers, versions)
-
-
-def _switching(version: str) -> dict[str, str]:
+    version = negotiation.spdy_version(request.headers, versions)
     headers = {"Connection": "Upgrade", "Upgrade": negotiation.SPDY}
-    return headers | {negotiation.VERSION_HEADER: version} if version else headers
+    link, response = await take_over(request, headers | {negotiation.VERSION_HEADER: version} if version else headers)
+    _count(request, "spdy", version)
+    return link, response, version
+
+
+async def _upgrade_websocket(request: web.Request, protocol: str) -> web.WebSocketResponse:
+    socket = await websocket.upgrade(request, protocol)
+    _count(request, "websocket", protocol)
+    return socket
+
+
+def _count(request: web.Request, transport: str, protocol: str) -> None:
+    """Say in the metrics what is spoken: kubectl falls back to SPDY without a word."""
+    KUBELET_STREAMS.labels(request.path.split("/")[1], transport, protocol).inc()
 
 
 def _who(request: web.Request) -> str:
