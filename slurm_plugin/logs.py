@@ -96,13 +96,20 @@ class _Output:
         return data
 
 
-def _tail(lines: Iterator[LogLine], count: int, kept: deque[LogLine]) -> None:
-    """Add lines to ``kept``, which then holds the last ``count`` whole lines (parts of one line count as one)."""
-    for line in lines:
-        kept.append(line)
-    whole = sum(not line.partial for line in kept) + (1 if kept and kept[-1].partial else 0)
-    while whole > count and kept:
-        whole -= not kept.popleft().partial
+class _Tail:
+    """The last ``count`` whole lines of what it is given; parts of one line count as one. Each line costs the same."""
+
+    def __init__(self, count: int) -> None:
+        self.lines: deque[LogLine] = deque()
+        self._count = count
+        self._whole = 0
+
+    def add(self, lines: Iterator[LogLine]) -> None:
+        for line in lines:
+            self.lines.append(line)
+            self._whole += not line.partial
+            while self.lines and self._whole + line.partial > self._count:
+                self._whole -= not self.lines.popleft().partial
 
 
 class ContainerLog:
@@ -144,17 +151,17 @@ class ContainerLog:
         restart = self._restart(previous=options.previous)
         path = self._directory.log(self._container, restart)
         output, lines, file = _Output(options), _Lines(), LogFile(self._host, path)
-        kept: deque[LogLine] = deque()
+        tail = _Tail(options.tail_lines) if options.tail_lines is not None else None
         async with aclosing(file.read()) as pieces:
             async for data in pieces:
                 wanted = self._wanted(lines.feed(data), options)
-                if options.tail_lines is not None:
-                    _tail(wanted, options.tail_lines, kept)
+                if tail is not None:
+                    tail.add(wanted)
                 elif shown := output.show(wanted):
                     yield shown
                 if output.full():  # limitBytes 0 is not "no limit", but "nothing"
                     return
-        if kept and (shown := output.show(kept)):
+        if tail is not None and (shown := output.show(tail.lines)):
             yield shown
         if options.follow and not options.previous and not output.full():
             async with aclosing(self._follow(path, file.offset, restart)) as stream:

@@ -12,7 +12,7 @@ from slurm_plugin.contract import LogOptions, PodReport
 from slurm_plugin.errors import PodNotFoundError
 from slurm_plugin.job import JobId, JobState, JobStatus, PodUid
 from slurm_plugin.jobdir import JobDir
-from slurm_plugin.logs import BadLogLineError, ContainerLog, LogLine, parse_line
+from slurm_plugin.logs import BadLogLineError, ContainerLog, LogLine, _Tail, parse_line
 from slurm_plugin.runner.logs import Lines
 from slurm_plugin.runner.state import Condition, ContainerState, RunnerState, Running, Terminated, Waiting
 
@@ -125,6 +125,14 @@ async def test_a_log_larger_than_one_read_is_whole() -> None:
     assert await reader.read() == whole
     assert await reader.read(tail_lines=10_000) == whole[whole.index(b"line 10000\n") :]
     assert await reader.read(limit_bytes=300_000) == whole[:300_000]
+
+
+@pytest.mark.timeout(20)
+def test_a_line_of_a_long_tail_costs_the_same_however_many_are_kept():
+    tail, line = _Tail(60_000), LogLine(b"2026-11-22T10:00:00Z", partial=False, text=b"x")
+    for _ in range(70_000):  # would take minutes if each went through what is kept
+        tail.add(iter((line,)))
+    assert len(tail.lines) == 60_000
 
 
 async def test_a_line_without_end_is_an_error_and_not_kept() -> None:
