@@ -25,6 +25,7 @@ from .contract import PodReport
 from .endings import Ending, ended_from_outside, ending_of
 from .job import JobFlag, JobState, JobStatus
 from .pod import Pod
+from .resizing import CONDITION, REASON, infeasible, made_with
 from .runner import plan
 from .runner.state import ContainerState, RunnerState, Running, Terminated, Waiting, last_restart
 
@@ -191,6 +192,14 @@ def _conditions(pod: Pod, states: Sequence[ContainerState], phase: str, now: flo
     return result
 
 
+def _resize(pod: Pod, phase: str, now: float) -> list[Status]:
+    """Return the condition of a resize, or what takes a former one away; a patch merges conditions by their type."""
+    message = "" if phase in TERMINAL_PHASES else infeasible(pod)
+    if message:
+        return [_condition(pod, CONDITION, now, value=True, reason=REASON, message=message)]
+    return [{"type": CONDITION, "$patch": "delete"}] if _old_condition(pod, CONDITION) else []
+
+
 def _status(
     pod: Pod,
     states: Sequence[ContainerState],
@@ -221,6 +230,10 @@ def _status(
     conditions = _conditions(pod, states, phase, now, queue=queue)
     if disrupted:
         conditions.append(_condition(pod, "DisruptionTarget", now, value=True, reason=reason, message=message))
+    conditions += _resize(pod, phase, now)
+    if report is not None and report.job_id is not None:
+        made = made_with(pod)
+        statuses = {name: [s | made.get(s["name"], {}) for s in found] for name, found in statuses.items()}
     result: Status = {
         "phase": phase,
         "reason": reason or None,

@@ -35,7 +35,7 @@ def test_a_pods_phases_never_go_back(pods: Pods) -> None:
         assert reason in reasons, reasons
 
 
-def test_exit_code_3_is_failed_with_exit_code_3(pods: Pods) -> None:
+def test_18_exit_code_3_is_failed_with_exit_code_3(pods: Pods) -> None:
     pods.run("three", "sh", "-c", "exit 3")
     pods.wait_phase("three", "Failed")
     ending = pods.terminated("three")
@@ -66,7 +66,7 @@ def test_a_job_cancelled_by_a_person_fails_the_pod_and_says_so(pods: Pods, testb
     assert pods.terminated("cancelled")["exitCode"] in {137, 143}
 
 
-def test_a_job_at_its_time_limit_is_deadline_exceeded(pods: Pods, testbed: Testbed) -> None:
+def test_31_a_job_at_its_time_limit_is_deadline_exceeded(pods: Pods, testbed: Testbed) -> None:
     pods.run("late", "sleep", "600")
     pods.wait_phase("late", "Running")
     (job,) = pods.jobs("late")
@@ -96,7 +96,7 @@ def test_an_unsupported_field_is_refused_by_its_path(pods: Pods) -> None:
     assert pods.jobs("privileged") == []
 
 
-def test_a_missing_image_is_errimagepull_then_imagepullbackoff(pods: Pods) -> None:
+def test_22_a_missing_image_is_errimagepull_then_imagepullbackoff(pods: Pods) -> None:
     pods.run("noimage", "true", image="no-such-image:1")
     seen = set()
 
@@ -113,7 +113,7 @@ def test_a_missing_image_is_errimagepull_then_imagepullbackoff(pods: Pods) -> No
     assert pods.get("noimage") is None
 
 
-def test_a_missing_configmap_waits_and_recovers_when_it_appears(pods: Pods) -> None:
+def test_38_a_missing_configmap_waits_and_recovers_when_it_appears(pods: Pods) -> None:
     source = {"configMapKeyRef": {"name": "later", "key": "word"}}
     pods.run("patient", "sh", "-c", 'test "$WORD" = here', env=[{"name": "WORD", "valueFrom": source}])
     pods.wait(
@@ -129,7 +129,7 @@ def test_a_missing_configmap_waits_and_recovers_when_it_appears(pods: Pods) -> N
     pods.wait_phase("patient", "Succeeded")
 
 
-def test_describe_shows_slurms_reason_while_the_job_waits(pods: Pods) -> None:
+def test_35_describe_shows_slurms_reason_while_the_job_waits(pods: Pods) -> None:
     devices = {"cpu": "1", "memory": "64Mi", "nvidia.com/gpu": "2"}  # all that the only node with this GPU has
     for name, command in (("holder", ("sleep", "600")), ("queued", ("true",))):
         pod = manifest(name, pods.agent, *command, resources={"limits": devices})
@@ -146,7 +146,7 @@ def test_describe_shows_slurms_reason_while_the_job_waits(pods: Pods) -> None:
     pods.wait_phase("queued", "Succeeded")
 
 
-def test_init_containers_run_in_order_before_containers_that_run_together(pods: Pods) -> None:
+def test_23_init_containers_run_in_order_before_containers_that_run_together(pods: Pods) -> None:
     shared = {"volumeMounts": [{"name": "shared", "mountPath": "/shared"}]}
     pod = manifest("inits", pods.agent, "sh", "-c", "cat /shared/order; while ! test -e /shared/b; do sleep 0.1; done")
     main = pod["spec"]["containers"][0] | shared
@@ -195,7 +195,7 @@ def test_images_own_entrypoint_and_environment_apply(pods: Pods, testbed: Testbe
     assert pods.kubectl("logs", "entrypoint").strip()
 
 
-def test_deleting_a_running_pod_gives_it_its_grace_and_leaves_no_job(pods: Pods, testbed: Testbed) -> None:
+def test_27_deleting_a_running_pod_gives_it_its_grace_and_leaves_no_job(pods: Pods, testbed: Testbed) -> None:
     pods.run("graceful", "sh", "-c", "trap 'echo bye; exit 0' TERM; echo up; while true; do sleep 0.1; done")
     pods.wait_phase("graceful", "Running")
     wait_until("its first line", lambda: "up" in pods.kubectl("logs", "graceful"))
@@ -205,7 +205,7 @@ def test_deleting_a_running_pod_gives_it_its_grace_and_leaves_no_job(pods: Pods,
     wait_until("its job to end", lambda: not _live(testbed, jobs))
 
 
-def test_a_pod_that_ignores_term_is_killed_after_its_grace(pods: Pods, testbed: Testbed) -> None:
+def test_27_a_pod_that_ignores_term_is_killed_after_its_grace(pods: Pods, testbed: Testbed) -> None:
     pods.run("stubborn", "sh", "-c", "trap '' TERM; while true; do sleep 1; done")
     pods.wait_phase("stubborn", "Running")
     jobs = pods.jobs("stubborn")
@@ -213,7 +213,7 @@ def test_a_pod_that_ignores_term_is_killed_after_its_grace(pods: Pods, testbed: 
     assert not _live(testbed, jobs)
 
 
-def test_a_forced_deletion_leaves_no_job(pods: Pods, testbed: Testbed) -> None:
+def test_28_a_forced_deletion_leaves_no_job(pods: Pods, testbed: Testbed) -> None:
     pods.run("forced", "sleep", "600")
     pods.wait_phase("forced", "Running")
     jobs = pods.jobs("forced")
@@ -239,7 +239,7 @@ def test_logs_can_be_followed_cut_and_dated(pods: Pods) -> None:
     assert pods.kubectl("logs", "--since-time=2100-01-01T00:00:00Z", "talker") == ""
 
 
-def test_a_recreated_pod_of_the_same_name_is_another_pod(pods: Pods) -> None:
+def test_29_a_recreated_pod_of_the_same_name_is_another_pod(pods: Pods) -> None:
     pods.run("again", "sh", "-c", "echo first")
     pods.wait_phase("again", "Succeeded")
     pods.kubectl("delete", "pod", "again", "--timeout=60s")

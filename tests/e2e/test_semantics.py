@@ -1,6 +1,8 @@
 """What a pod means, with kubectl, a real API server and its controllers, Slurm and Apptainer: the kubelet's rules.
 
-All pods of the page are made at once, and each test looks at what became of its own.
+All pods of the page are made at once, and each test looks at what became of its own. Names begin with the line of the
+first-class node's checklist that they show: 18 to 27, 30 to 34 and 36 here, 28, 29 and 35 in `test_pods`, 37 to 44 in
+`test_volumes`, a real time limit (31) in `test_long`.
 """
 
 import json
@@ -13,7 +15,7 @@ import pytest
 from tests.slurm_plugin.podschema import STORED, outcomes, trim
 
 from .agents import Agent
-from .pods import Manifest, Pods, make_pods, manifest, placed
+from .pods import SMALL, Manifest, Pods, make_pods, manifest, placed
 from .podwatch import PodWatch, wrongs
 from .testbed import Testbed
 from .waiting import wait_until
@@ -81,7 +83,7 @@ def pods_of_the_page(agent: Agent) -> list[Manifest]:
             inits=(part("side", "touch /shared/side; echo x >> /shared/starts; "
                         "test $(wc -l < /shared/starts) -ge 2 || exit 1; " + stays, restartPolicy="Always"),),
         ),
-        single(agent, "startup", "sleep 2; " + ready, startupProbe=probe("test -e /shared/ready", failureThreshold=60),
+        single(agent, "startup", "sleep 2; " + ready, resources=SMALL, startupProbe=probe("test -e /shared/ready", failureThreshold=60),
                livenessProbe=probe("test -e /shared/ready", failureThreshold=1)),
         single(agent, "liveness", "touch /shared/ok; sleep 2; rm /shared/ok; " + stays, spec=always,
                livenessProbe=probe("test -e /shared/ok", failureThreshold=2)),
@@ -186,13 +188,13 @@ def wait_event(pods: Pods, name: str, reason: str, words: str = "") -> Manifest:
 # 18, 20, 21: phases, restarts
 
 
-def test_pending_running_succeeded(pods: Pods, watch: PodWatch) -> None:
+def test_18_pending_running_succeeded(pods: Pods, watch: PodWatch) -> None:
     pods.wait_phase("succeeds", "Succeeded", seconds=SLOW)
     phases = [version["status"]["phase"] for version in watch.versions("succeeds")]
     assert sorted(set(phases), key=phases.index) == ["Pending", "Running", "Succeeded"]
 
 
-def test_restart_policy_always_backs_off_visibly(pods: Pods) -> None:
+def test_20_21_restart_policy_always_backs_off_visibly(pods: Pods) -> None:
     def looping(status: Manifest) -> bool:
         main = (status.get("containerStatuses") or [{}])[0]
         return main.get("restartCount", 0) >= 1 and "waiting" in main["state"]
@@ -206,7 +208,7 @@ def test_restart_policy_always_backs_off_visibly(pods: Pods) -> None:
     wait_event(pods, "always", "BackOff")
 
 
-def test_restart_policy_on_failure_restarts_until_success(pods: Pods) -> None:
+def test_20_restart_policy_on_failure_restarts_until_success(pods: Pods) -> None:
     status = pods.wait_phase("onfailure", "Succeeded", seconds=SLOW)
     (main,) = status["containerStatuses"]
     assert main["restartCount"] == 1
@@ -216,7 +218,7 @@ def test_restart_policy_on_failure_restarts_until_success(pods: Pods) -> None:
 # 22: what can be edited of a live pod
 
 
-def test_edited_images_and_deadlines_are_taken_up_by_waiting_and_running_pods(pods: Pods) -> None:
+def test_22_edited_images_and_deadlines_are_taken_up_by_waiting_and_running_pods(pods: Pods) -> None:
     def backs_off(status: Manifest) -> bool:
         return (_state(status, "main", "waiting") or {}).get("reason") == "ImagePullBackOff"
 
@@ -237,10 +239,29 @@ def test_edited_images_and_deadlines_are_taken_up_by_waiting_and_running_pods(po
     assert pods.wait_phase("badimage", "Failed", seconds=SLOW)["reason"] == "DeadlineExceeded"
 
 
+def test_a_resize_is_answered_as_infeasible_and_may_be_taken_back(pods: Pods) -> None:
+    def pending() -> Manifest | None:
+        found = pods.status("startup")["conditions"]
+        return next((each for each in found if each["type"] == "PodResizePending"), None)
+
+    def resize(cpu: str) -> None:
+        change = {"spec": {"containers": [{"name": "main", "resources": {"requests": {"cpu": cpu}}}]}}
+        pods.kubectl("patch", "pod", "startup", "--subresource=resize", f"--patch={json.dumps(change)}")
+
+    running(pods, "startup")
+    resize("2")
+    condition = wait_until("PodResizePending", pending, seconds=SLOW)
+    assert (condition["status"], condition["reason"]) == ("True", "Infeasible")
+    assert condition["message"].startswith("spec.containers[0].resources: ")
+    assert pods.container("startup")["resources"]["requests"]["cpu"] == SMALL["requests"]["cpu"]
+    resize("1")
+    wait_until("no resize to be pending", lambda: pending() is None, seconds=SLOW)
+
+
 # 23, 24: init and sidecar containers
 
 
-def test_a_failed_init_container_fails_the_pod_and_starts_nothing_more(pods: Pods) -> None:
+def test_23_a_failed_init_container_fails_the_pod_and_starts_nothing_more(pods: Pods) -> None:
     status = pods.wait_phase("initfails", "Failed", seconds=SLOW)
     first, second, third = status["initContainerStatuses"]
     assert first["state"]["terminated"]["exitCode"] == 0
@@ -249,7 +270,7 @@ def test_a_failed_init_container_fails_the_pod_and_starts_nothing_more(pods: Pod
     assert status["containerStatuses"][0]["state"]["waiting"]["reason"] == "PodInitializing"
 
 
-def test_a_sidecar_starts_first_is_restarted_and_does_not_keep_the_pod(pods: Pods) -> None:
+def test_24_a_sidecar_starts_first_is_restarted_and_does_not_keep_the_pod(pods: Pods) -> None:
     status = pods.wait_phase("sidecar", "Succeeded", seconds=SLOW)
     (side,) = status["initContainerStatuses"]
     assert side["restartCount"] >= 1
@@ -257,14 +278,14 @@ def test_a_sidecar_starts_first_is_restarted_and_does_not_keep_the_pod(pods: Pod
     assert pods.kubectl("logs", "sidecar", "--container=main").split() == ["x", "x"]
 
 
-def test_a_jobs_sidecar_does_not_keep_it(pods: Pods) -> None:
+def test_24_a_jobs_sidecar_does_not_keep_it(pods: Pods) -> None:
     pods.kubectl("wait", "job/withside", "--for=condition=complete", "--timeout=55s")
 
 
 # 25, 26: probes and readiness
 
 
-def test_a_startup_probe_holds_the_others_back(pods: Pods) -> None:
+def test_25_a_startup_probe_holds_the_others_back(pods: Pods) -> None:
     pods.wait("startup", "to be ready", lambda s: s.get("containerStatuses", [{}])[0].get("ready"), seconds=SLOW)
     assert pods.container("startup")["restartCount"] == 0
 
@@ -277,13 +298,13 @@ def test_a_startup_probe_holds_the_others_back(pods: Pods) -> None:
     )
 
 
-def test_a_failed_liveness_probe_restarts_the_container(pods: Pods) -> None:
+def test_25_a_failed_liveness_probe_restarts_the_container(pods: Pods) -> None:
     pods.wait("liveness", "to be restarted", lambda s: s["containerStatuses"][0]["restartCount"] >= 1, seconds=SLOW)
     wait_event(pods, "liveness", "Unhealthy", "Liveness probe failed")
     wait_event(pods, "liveness", "Killing", "failed liveness probe, will be restarted")
 
 
-def test_readiness_gates_and_endpoint_slices_follow(pods: Pods) -> None:
+def test_26_readiness_gates_and_endpoint_slices_follow(pods: Pods) -> None:
     def ready() -> str:
         conditions = pods.status("readiness").get("conditions", [])
         return next((f"{c['status']} {c.get('reason', '')}".strip() for c in conditions if c["type"] == "Ready"), "")
@@ -308,21 +329,21 @@ def test_readiness_gates_and_endpoint_slices_follow(pods: Pods) -> None:
 # 27, 28, 29: ends
 
 
-def test_pre_stop_then_term_in_order_with_the_sidecar_last(pods: Pods, watch: PodWatch) -> None:
+def test_27_pre_stop_then_term_in_order_with_the_sidecar_last(pods: Pods, watch: PodWatch) -> None:
     running(pods, "ends")
     pods.kubectl("delete", "pod", "ends", "--timeout=100s")
     side = watch.states("ends", "side")[-1]
     assert side["state"]["terminated"]["message"].split() == ["pre", "main", "side"]
 
 
-def test_a_grace_period_longer_than_slurms_kill_wait_is_kept(pods: Pods, watch: PodWatch) -> None:
+def test_27_a_grace_period_longer_than_slurms_kill_wait_is_kept(pods: Pods, watch: PodWatch) -> None:
     running(pods, "patient")
     pods.kubectl("delete", "pod", "patient", "--timeout=100s")
     ending = watch.states("patient")[-1]["state"]["terminated"]
     assert (ending["exitCode"], ending["message"]) == (7, "done")
 
 
-def test_a_pod_is_deleted_cleanly_while_queued_and_while_starting(pods: Pods, testbed: Testbed) -> None:
+def test_27_a_pod_is_deleted_cleanly_while_queued_and_while_starting(pods: Pods, testbed: Testbed) -> None:
     queued = manifest("queued", pods.agent, *FOREVER)
     queued["metadata"]["annotations"]["slurmlet.io/dependency"] = "afterany:always"  # which runs for ever
     starting = manifest("starting", pods.agent, *FOREVER)
@@ -339,13 +360,13 @@ def _both(first: list[str], second: list[str]) -> list[str]:
 # 30, 31: deadlines and other ends
 
 
-def test_active_deadline_is_deadline_exceeded(pods: Pods) -> None:
+def test_30_active_deadline_is_deadline_exceeded(pods: Pods) -> None:
     status = pods.wait_phase("deadline", "Failed", seconds=SLOW)
     assert status["reason"] == "DeadlineExceeded"
     assert status["message"] == "Pod was active on the node longer than the specified deadline"
 
 
-def test_the_jobs_time_limit_lets_pre_stop_and_term_run(pods: Pods, testbed: Testbed, watch: PodWatch) -> None:
+def test_31_the_jobs_time_limit_lets_pre_stop_and_term_run(pods: Pods, testbed: Testbed, watch: PodWatch) -> None:
     running(pods, "limited")
     (job,) = pods.jobs("limited")
     testbed.run("scancel", "--batch", "--signal=USR1", job)  # what slurmd sends before the limit
@@ -355,7 +376,7 @@ def test_the_jobs_time_limit_lets_pre_stop_and_term_run(pods: Pods, testbed: Tes
     assert (ending["exitCode"], ending["message"]) == (0, "term")
 
 
-def test_a_killed_runner_is_neither_running_for_ever_nor_a_success(pods: Pods, testbed: Testbed) -> None:
+def test_31_a_killed_runner_is_neither_running_for_ever_nor_a_success(pods: Pods, testbed: Testbed) -> None:
     running(pods, "killed")
     (job,) = pods.jobs("killed")
     testbed.run("scancel", "--batch", "--signal=KILL", job)
@@ -367,7 +388,7 @@ def test_a_killed_runner_is_neither_running_for_ever_nor_a_success(pods: Pods, t
 # 32: last words
 
 
-def test_termination_messages_come_from_the_file_or_the_log(pods: Pods) -> None:
+def test_32_termination_messages_come_from_the_file_or_the_log(pods: Pods) -> None:
     for name, words in (("message", "my last words"), ("fallback", "only the log\n")):
         pods.wait_phase(name, "Failed", seconds=SLOW)
         assert pods.terminated(name)["message"] == words
@@ -391,21 +412,21 @@ def job_condition(pods: Pods, name: str) -> Manifest | None:
     [("backoff", "Failed", "BackoffLimitExceeded", 2), ("policy", "Failed", "PodFailurePolicy", 1),
      ("indexed", "Complete", "CompletionsReached", 0)],
 )  # fmt: skip
-def test_a_job_acts_on_its_pods_ends(pods: Pods, name: str, kind: str, reason: str, failed: int) -> None:
+def test_33_a_job_acts_on_its_pods_ends(pods: Pods, name: str, kind: str, reason: str, failed: int) -> None:
     condition = wait_until(f"job {name} to end", lambda: job_condition(pods, name), seconds=SLOW)
     assert (condition["type"], condition["reason"]) == (kind, reason)
     status = json.loads(pods.kubectl("get", "job", name, "--output=json"))["status"]
     assert status.get("failed", 0) == failed
 
 
-def test_a_deployment_rolls_out_twice(pods: Pods) -> None:
+def test_34_a_deployment_rolls_out_twice(pods: Pods) -> None:
     pods.kubectl("rollout", "status", "deployment/web", "--timeout=55s")
     change = {"spec": {"template": {"metadata": {"annotations": {"example.com/again": "yes"}}}}}
     pods.kubectl("patch", "deployment", "web", f"--patch={json.dumps(change)}")
     pods.kubectl("rollout", "status", "deployment/web", "--timeout=55s")
 
 
-def test_a_stateful_set_starts_its_pods_in_order(pods: Pods, watch: PodWatch) -> None:
+def test_34_a_stateful_set_starts_its_pods_in_order(pods: Pods, watch: PodWatch) -> None:
     pods.kubectl("rollout", "status", "statefulset/db", "--timeout=55s")
     created = [pods.get(f"db-{n}") for n in (0, 1)]
     ready = next(v for v in watch.versions("db-0") if _ready(v["status"]))
@@ -418,7 +439,7 @@ def _ready(status: Manifest) -> str:
     return next((c["lastTransitionTime"] for c in conditions if c["type"] == "Ready" and c["status"] == "True"), "")
 
 
-def test_a_cron_job_completes_a_job(pods: Pods) -> None:
+def test_34_a_cron_job_completes_a_job(pods: Pods) -> None:
     def succeeded() -> bool:
         jobs = json.loads(pods.kubectl("get", "jobs", "--output=json"))["items"]
         mine = [job for job in jobs if job["metadata"]["name"].startswith("cron-")]
@@ -431,7 +452,7 @@ def test_a_cron_job_completes_a_job(pods: Pods) -> None:
 # 19, 36: statuses and events
 
 
-def test_events_name_their_container(pods: Pods) -> None:
+def test_36_events_name_their_container(pods: Pods) -> None:
     pods.wait_phase("succeeds", "Succeeded", seconds=SLOW)
     for reason in ("Pulled", "Created", "Started"):
         event = wait_event(pods, "succeeds", reason)
@@ -441,7 +462,7 @@ def test_events_name_their_container(pods: Pods) -> None:
     assert "spec.initContainers{side}" in {e["involvedObject"]["fieldPath"] for e in sides}
 
 
-def test_no_status_of_any_pod_ever_went_back(pods: Pods, watch: PodWatch) -> None:
+def test_19_no_status_of_any_pod_ever_went_back(pods: Pods, watch: PodWatch) -> None:
     time.sleep(1)
     names = {pod["metadata"]["name"] for pod in pods_of_the_page(pods.agent)}
     seen = {name: wrongs(watch.versions(name)) for name in names}
