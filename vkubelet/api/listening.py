@@ -8,12 +8,12 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 log = logging.getLogger(__name__)
 
 _BACKLOG = 128
-_HANDSHAKE_SECONDS = 30.0
 # Until descriptors or memory may be there again.
 _SHORTAGE_SECONDS = 1.0
 
@@ -27,7 +27,11 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 async def accept(
-    listening: socket.socket, context: Callable[[], ssl.SSLContext], protocol: Callable[[], asyncio.BaseProtocol]
+    listening: socket.socket,
+    context: Callable[[], ssl.SSLContext],
+    protocol: Callable[[], asyncio.BaseProtocol],
+    *,
+    handshake_seconds: float,
 ) -> None:
     """Give each connection a protocol once it speaks TLS, until cancelled; closes the port."""
     loop = asyncio.get_running_loop()
@@ -40,16 +44,15 @@ async def accept(
                     log.warning("can't accept a connection: %s", error)
                     await asyncio.sleep(_SHORTAGE_SECONDS)
                     continue
-                group.create_task(_greet(connection, str(peer[0]), context(), protocol), name=f"TLS of {peer[0]}")
+                greeting = loop.connect_accepted_socket(
+                    protocol, connection, ssl=context(), ssl_handshake_timeout=handshake_seconds
+                )
+                group.create_task(_greet(greeting, str(peer[0])), name=f"TLS of {peer[0]}")
 
 
-async def _greet(
-    connection: socket.socket, peer: str, context: ssl.SSLContext, protocol: Callable[[], asyncio.BaseProtocol]
-) -> None:
+async def _greet(greeting: Coroutine[Any, Any, object], peer: str) -> None:
     """Shake hands; who does not in time is left."""
     try:
-        await asyncio.get_running_loop().connect_accepted_socket(
-            protocol, connection, ssl=context, ssl_handshake_timeout=_HANDSHAKE_SECONDS
-        )
+        await greeting
     except OSError as error:
         log.info("%s: connection closed, no TLS: %s", peer, error)

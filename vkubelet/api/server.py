@@ -23,7 +23,7 @@ _CLIENT_CA = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-auth
 _CLIENT_CA_SECONDS = 300.0
 _FILE_SECONDS = 10.0
 _RETRY_SECONDS = 5.0
-# Until a connection's first request is whole, and between two.
+# Until a connection speaks TLS, until its first request is whole, and between two.
 _REQUEST_SECONDS = 30.0
 # Logs and commands that are followed don't hold up the end of the agent.
 _SHUTDOWN_SECONDS = 1.0
@@ -95,18 +95,20 @@ class Server:
         *,
         host: str,
         port: int,
+        request_seconds: float = _REQUEST_SECONDS,
     ) -> None:
         self._runner = web.AppRunner(
             application,
             handler_cancellation=True,
             access_log=None,
-            keepalive_timeout=_REQUEST_SECONDS,
+            keepalive_timeout=request_seconds,
             shutdown_timeout=_SHUTDOWN_SECONDS,
         )
         self._certificates = certificates
         self._authority = authority
         self._host = host
         self._port = port
+        self._request_seconds = request_seconds
         self._chain: Chain | None = None
         self._context: ssl.SSLContext  # there as soon as the chain is
         self._client_ca = ""
@@ -149,7 +151,10 @@ class Server:
                 f"api.port: can't listen on {self._host}:{self._port}: {error.strerror}"
             ) from error
         assert self._runner.server is not None  # noqa: S101  it is set up
-        group.create_task(accept(listening, lambda: self._context, self._runner.server), name="connections")
+        connections = accept(
+            listening, lambda: self._context, self._runner.server, handshake_seconds=self._request_seconds
+        )
+        group.create_task(connections, name="connections")
         log.info("kubelet API on %s:%d", self._host, self._port)
 
     async def _keep_authority(self) -> None:

@@ -38,7 +38,7 @@ class Place:
         self.authority.issue(self.serving, "first")
         self.client_ca.write_text(self.clients.pem)
 
-    def server(self) -> Server:
+    def server(self, request_seconds: float = 30) -> Server:
         application = web.Application()
         application.router.add_get("/", self._who)
         files = CertificateFiles(certificate_file=self.serving, key_file=self.serving)
@@ -48,6 +48,7 @@ class Place:
             ClientAuthority(FakeKube(), self.client_ca, file_seconds=LOOK_SECONDS),  # type: ignore[arg-type]
             host="127.0.0.1",
             port=self.port,
+            request_seconds=request_seconds,
         )
 
     async def _who(self, request: web.Request) -> web.Response:
@@ -89,8 +90,8 @@ def place(tmp_path: Path) -> Place:
 
 
 @asynccontextmanager
-async def serving(place: Place) -> AsyncIterator[None]:
-    running = asyncio.create_task(place.server().run())
+async def serving(place: Place, request_seconds: float = 30) -> AsyncIterator[None]:
+    running = asyncio.create_task(place.server(request_seconds).run())
     try:
         await place.until(("first", "nobody"))
         yield
@@ -162,4 +163,27 @@ async def test_who_does_not_speak_tls_is_left_and_logged(place, caplog):
         assert await reader.read() in {b"", b"\x15\x03\x01\x00\x02\x02\x46"}  # perhaps an alert
         writer.close()
         await logged(caplog, "127.0.0.1: connection closed, no TLS")
+        assert await place.ask() == ("first", "nobody")
+
+
+async def test_who_takes_for_ever_to_say_what_they_want_is_left(place, caplog):
+    caplog.set_level(logging.INFO)
+    async with serving(place, request_seconds=0.3), asyncio.timeout(60):
+        silent, writer = await asyncio.open_connection("127.0.0.1", place.port)  # and never shakes hands
+        assert await silent.read() == b""
+        writer.close()
+        await logged(caplog, "connection closed, no TLS")
+        context = ssl.create_default_context(cadata=place.authority.pem)
+        slow, writer = await asyncio.open_connection("127.0.0.1", place.port, ssl=context)
+        writer.write(b"GET / HTTP/1.1\r\n")
+
+        async def drip() -> None:
+            while True:
+                writer.write(b"X-More: x\r\n")
+                await asyncio.sleep(0.05)
+
+        dripping = asyncio.create_task(drip())
+        assert await slow.read() == b""
+        dripping.cancel()
+        writer.close()
         assert await place.ask() == ("first", "nobody")

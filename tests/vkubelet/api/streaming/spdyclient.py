@@ -1,8 +1,10 @@
 """The client's end of SPDY/3.1, as kubectl is one: for tests, over a plain connection."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 
 from vkubelet.api.streaming import spdy
 
@@ -110,14 +112,20 @@ UPGRADE = {"Connection": "Upgrade", "Upgrade": "SPDY/3.1"}
 
 @asynccontextmanager
 async def dial(
-    port: int, path: str, *, version: str = "v4.channel.k8s.io", reads: bool = True
+    port: int,
+    path: str,
+    *,
+    version: str = "v4.channel.k8s.io",
+    reads: bool = True,
+    tls: ssl.SSLContext | None = None,
+    headers: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[SpdyClient]:
     """Connect and upgrade; ``reads`` False is a client that is stuck."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024, ssl=tls)
     client = SpdyClient(reader, writer)
     versions = {"X-Stream-Protocol-Version": version} if version else {}
     try:
-        writer.write(request(path, UPGRADE | versions))
+        writer.write(request(path, {**UPGRADE, **versions, **headers}))
         client.head = await reader.readuntil(b"\r\n\r\n")
         if reads:
             client.reading = asyncio.create_task(client.read())

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from vkubelet.api.streaming import spdy
 from vkubelet.api.streaming.dictionary import DICTIONARY
@@ -56,6 +58,7 @@ MALFORMED = {
     "a frame that is too short": control(3, b"x"),
     "a frame that is too long": control(1, b"", 0xFFFFFF),
     "no zlib": control(1, bytes(10) + b"\x99" * 50),
+    "zlib that is cut off": opening(struct.pack(">III", 1, 10, 10) + b"streamtype")[:-9] + bytes(9),
     "headers longer than they are": opening(struct.pack(">II", 1, 0x7FFFFFFF)),
     "very many headers": opening(struct.pack(">I", 0x7FFFFFFF)),
     "a bomb": opening(bytes(10_000_000)),
@@ -90,6 +93,42 @@ async def test_random_bytes_in_the_middle_of_good_ones_leave_nothing(server, pat
         client.writer.write(bytes(text[: chance.randrange(20, len(text))]))
         async with asyncio.timeout(60):
             await client.gone.wait()  # by an error, a time-out or idleness
+
+
+EXAMPLES = settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+SLEEP = "/exec/default/p/main?command=sleep&command=100&input=1&output=1&error=1"
+NUMBERS = st.integers(0, 12) | st.integers(0, 0x7FFFFFFF)
+WORDS = st.sampled_from(["error", "stdin", "stdout", "stderr", "data", "1", "0", "x" * 300, ""])
+HEADERS = st.dictionaries(st.sampled_from(["streamtype", "port", "requestid", "x"]), WORDS)
+FRAMES = (
+    st.builds(spdy.SynStream, NUMBERS, HEADERS, st.booleans())
+    | st.builds(spdy.SynReply, NUMBERS, HEADERS)
+    | st.builds(spdy.Data, NUMBERS, st.binary(max_size=200), st.booleans())
+    | st.builds(spdy.Reset, NUMBERS, NUMBERS)
+    | st.builds(spdy.Ping, NUMBERS)
+    | st.builds(spdy.GoAway, NUMBERS, NUMBERS)
+)
+
+
+@EXAMPLES
+@given(
+    frames=st.lists(FRAMES, max_size=12),
+    end=st.sampled_from(sorted(MALFORMED)),
+    where=st.sampled_from([(SLEEP, "v4.channel.k8s.io"), (FORWARD, "portforward.k8s.io")]),
+)
+async def test_any_frames_and_then_a_malformed_one_close_the_connection_and_are_logged(
+    server, caplog, frames, end, where
+):
+    caplog.clear()
+    path, version = where
+    async with asyncio.timeout(60), dial(port(server), path, version=version) as client:
+        with contextlib.suppress(ConnectionError):  # it may be closed before all is sent
+            client.writer.write(b"".join(client.encoder.encode(frame) for frame in frames) + MALFORMED[end])
+            await client.writer.drain()
+        await client.gone.wait()
+    await eventually(lambda: warnings(caplog))
 
 
 async def test_streams_that_a_command_has_no_use_for_are_reset(server, caplog):
@@ -179,6 +218,27 @@ async def test_rude_messages_close_the_socket_with_a_protocol_error(server, capl
         async with asyncio.timeout(60):
             while (await socket.receive()).type not in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED):
                 pass
+        assert socket.close_code == 1002
+    assert any("connection closed" in line for line in warnings(caplog))
+
+
+@EXAMPLES
+@given(
+    messages=st.lists(st.binary(max_size=200) | st.text(max_size=200), max_size=12),
+    protocol=st.sampled_from(["v5.channel.k8s.io", "v4.channel.k8s.io", "v4.base64.channel.k8s.io"]),
+)
+async def test_any_messages_and_then_a_rude_one_close_the_socket_and_are_logged(server, caplog, messages, protocol):
+    caplog.clear()
+    async with (
+        asyncio.timeout(60),
+        aiohttp.ClientSession() as session,
+        session.ws_connect(server.make_url(SLEEP), protocols=(protocol,)) as socket,
+    ):
+        with contextlib.suppress(ConnectionError):
+            for message in [*messages, b"cx"]:
+                await (socket.send_str(message) if isinstance(message, str) else socket.send_bytes(message))
+        while (await socket.receive()).type not in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED):
+            pass
         assert socket.close_code == 1002
     assert any("connection closed" in line for line in warnings(caplog))
 
