@@ -1,6 +1,7 @@
 """The handlers over real HTTP, behind an authenticator that knows one token."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 
@@ -10,11 +11,17 @@ from aiohttp.test_utils import TestClient, TestServer
 from slurm_plugin.contract import PodReport
 from slurm_plugin.errors import TransportError
 from slurm_plugin.job import PodUid
+from tests.vkubelet.api.reviews import POOR, ReviewingKube
 from tests.vkubelet.fakes import FakeProvider
 from tests.vkubelet.kube import FakeKube
 from vkubelet.api.app import KubeletApi
 from vkubelet.api.auth import Authenticator, Authorizer
+from vkubelet.api.inspection import inspection_routes
+from vkubelet.api.metrics import metric_routes
+from vkubelet.api.stats import stats_routes
+from vkubelet.config import AgentSettings
 from vkubelet.podcache import PodCache, cached_pod
+from vkubelet.usage import UsageReader
 
 LOGS = "/containerLogs/default/p/main"
 GOOD = {"Authorization": "Bearer good"}
@@ -124,3 +131,31 @@ async def test_a_provider_without_a_way_into_its_pods_says_so(client):
     answer = await client.post("/exec/default/p/main?command=id", headers=GOOD)
     assert answer.status == 501
     assert "can't be entered" in await answer.text()
+
+
+class EnterableProvider(FakeProvider):
+    """Nobody who is not let in gets so far."""
+
+    def _entered(self, *_arguments, **_options):
+        raise AssertionError("entered")
+
+    exec = attach = connect = _entered
+
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+
+
+async def test_every_route_is_closed_by_every_method():
+    kube, cache, provider = ReviewingKube(), PodCache(), EnterableProvider(clock=time.time)
+    reader = UsageReader(provider, cache)
+    api = KubeletApi(cache, provider, Authenticator(kube), Authorizer(kube, "slurm"))  # type: ignore[arg-type]
+    application = api.application(
+        metric_routes(reader, cache, "slurm"), stats_routes(reader, "slurm"), inspection_routes(cache, AgentSettings())
+    )
+    paths = {re.sub(r"{.*?}", "x", resource.canonical) for resource in application.router.resources()}
+    assert {"/exec/x/x/x", "/attach/x/x/x/x", "/portForward/x/x", "/run/x/x/x", "/metrics/cadvisor", "/pods"} <= paths
+    async with TestClient(TestServer(application)) as client:
+        for path in (*paths, "/no/such/path", "/"):
+            for method in METHODS:
+                assert (await client.request(method, path)).status == 401, (method, path)
+                assert (await client.request(method, path, headers=POOR)).status == 403, (method, path)
