@@ -4,6 +4,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -216,3 +217,52 @@ def test_failed_pre_stop_is_said(job: MakeJob) -> None:
     j.wait_until(lambda j: j.log("a") == ["stdout F up"])
     end(j)
     assert "FailedPreStopHook" in j.reasons("a")
+
+
+# Timings
+
+
+def _times(file: Path) -> list[float]:
+    return [float(line) for line in file.read_text().split()] if file.exists() else []
+
+
+def _noting(file: Path) -> plan.Action:
+    return exec_action(sys.executable, "-c", f"import time; print(time.time(), file=open({str(file)!r}, 'a'))")
+
+
+def test_initial_delay_counts_from_the_containers_start_and_period_between_probes(job: MakeJob, tmp_path: Path) -> None:
+    probed = tmp_path / "probed"
+    delayed = probe(_noting(probed), initial_delay=2, timeout=10)
+    j = job(pod(shell("a", _FOREVER, readiness_probe=delayed)))
+    j.start()
+    j.wait_until(lambda j: len(_times(probed)) >= 2)
+    state = j.container("a").state
+    assert isinstance(state, Running)
+    first, second = _times(probed)[:2]
+    assert first - state.started_at >= 2
+    assert second - first >= 0.9
+    end(j)
+
+
+def test_success_threshold_successes_in_a_row_make_a_container_ready(job: MakeJob, tmp_path: Path) -> None:
+    probed = tmp_path / "probed"
+    j = job(pod(shell("a", _FOREVER, readiness_probe=probe(_noting(probed), success_threshold=3, timeout=10))))
+    j.start()
+    j.wait_until(lambda j: len(_times(probed)) == 2)
+    assert not j.container("a").ready
+    j.wait_until(lambda j: j.container("a").ready)
+    assert len(_times(probed)) >= 3
+    end(j)
+
+
+@pytest.mark.parametrize("kind", ["startup_probe", "liveness_probe"])
+def test_a_probes_own_grace_period_comes_before_the_pods(job: MakeJob, tmp_path: Path, kind: str) -> None:
+    first = tmp_path / "first"
+    stubborn = f"test -e {first} && exit 0; touch {first}; trap '' TERM; while :; do sleep 0.05; done"
+    failing = probe(exec_action("false"), failure_threshold=1, grace_seconds=2)
+    probes: dict[str, Any] = {kind: failing}
+    j = job(pod(shell("a", stubborn, restart_policy="OnFailure", **probes), grace_seconds=600))
+    assert j.run() == 0
+    last = j.container("a").last
+    assert last is not None
+    assert (last.exit_code, last.signal) == (137, 9)
