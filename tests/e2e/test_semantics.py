@@ -304,7 +304,7 @@ def test_25_a_failed_liveness_probe_restarts_the_container(pods: Pods) -> None:
     wait_event(pods, "liveness", "Killing", "failed liveness probe, will be restarted")
 
 
-def test_26_readiness_gates_and_endpoint_slices_follow(pods: Pods) -> None:
+def test_26_readiness_follows_gates_and_probe_and_endpoint_slices_follow_it(pods: Pods) -> None:
     def ready() -> str:
         conditions = pods.status("readiness").get("conditions", [])
         return next((f"{c['status']} {c.get('reason', '')}".strip() for c in conditions if c["type"] == "Ready"), "")
@@ -321,6 +321,12 @@ def test_26_readiness_gates_and_endpoint_slices_follow(pods: Pods) -> None:
     pods.kubectl("patch", "pod", "readiness", "--subresource=status", "--type=strategic", f"--patch={patch}")
     wait_until("Ready", lambda: ready() == "True", seconds=SLOW)
     wait_until("its endpoint to be ready", lambda: endpoint() is True, seconds=SLOW)
+    pods.kubectl("exec", "readiness", "--", "touch", "/shared/busy")
+    wait_until("the probe to have failed", lambda: ready() == "False ContainersNotReady", seconds=SLOW)
+    wait_until("its endpoint not to be ready", lambda: endpoint() is False, seconds=SLOW)
+    pods.kubectl("exec", "readiness", "--", "rm", "/shared/busy")
+    wait_until("Ready again", lambda: ready() == "True", seconds=SLOW)
+    wait_until("its endpoint to be ready again", lambda: endpoint() is True, seconds=SLOW)
     patch = json.dumps({"status": {"conditions": [condition | {"status": "False"}]}})
     pods.kubectl("patch", "pod", "readiness", "--subresource=status", "--type=strategic", f"--patch={patch}")
     wait_until("its endpoint not to be ready", lambda: endpoint() is False, seconds=SLOW)
