@@ -246,6 +246,7 @@ class PodSettings(Settings):
     ``default_time_limit_minutes``: None leaves it to the partition. ``api_server``: where pods reach the API server,
     instead of the cluster's own address of the Service ``kubernetes``, which compute nodes seldom reach.
     ``mpi``: srun's ``--mpi`` for pods of many ranks that name none themselves; None is Slurm's own ``MpiDefault``.
+    ``image_paths``: below which images may be files of the compute nodes; nothing that pods write may lie there.
     ``gpu_types``: values of the labels by which pods choose a GPU, and the types that Slurm knows them by.
     """
 
@@ -259,6 +260,7 @@ class PodSettings(Settings):
     container_log_max_mib: int = Field(default=10, ge=1)
     container_log_max_files: int = Field(default=5, ge=2)
     host_paths: tuple[AbsolutePath, ...] = ()
+    image_paths: tuple[AbsolutePath, ...] = ()
     persistent_volumes: tuple[VolumeRule, ...] = ()
     api_server: HostAndPort | None = None
     mpi: Name | None = None

@@ -32,6 +32,11 @@ class JobDir:
         return posixpath.basename(self.path)
 
     @property
+    def root(self) -> str:
+        """The root directory that it lies in."""
+        return posixpath.dirname(posixpath.dirname(self.path))
+
+    @property
     def plan(self) -> str:
         """What the runner is to run (``runner.plan.Plan`` as JSON, 0600)."""
         return posixpath.join(self.path, "plan.json")

@@ -193,4 +193,5 @@ def make_plan(pod: Pod, settings: PodSettings, *, images: str, places: Mapping[s
         log_max_files=settings.container_log_max_files,
         volumes=tuple(_volume(volume, f"spec.volumes[{index}]", places) for index, volume in enumerate(spec.volumes)),
         containers=tuple(_read_only(container, places) for container in containers),
+        image_paths=settings.image_paths,
     )

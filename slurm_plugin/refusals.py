@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from .config import PodSettings
 from .errors import PolicyError, UnsupportedFieldError
+from .jobdir import Root
 from .pod import Container, Model, Pod, SecurityContext, Volume, VolumeMount
 
 _HARMLESS_POD = frozenset({
@@ -157,6 +158,32 @@ def _check_volume(volume: Volume, path: str, host_paths: Sequence[str], root: st
     if not any(_inside(wanted, allowed) for allowed in host_paths):
         choice = ", ".join(host_paths) or "none"
         raise PolicyError(f"{path}.hostPath.path", f"{wanted} is not below a path that the site allows ({choice})")
+
+
+def check_image_paths(pod: Pod, settings: PodSettings, root: Root) -> None:
+    """Raise UnsupportedFieldError or PolicyError for an image that is a path, unless the site allows it.
+
+    The image's whole tree is the container's: the root of the user's pods, or the image cache, would be everybody's
+    files. Where links lead only the node can tell (``runner.pull``).
+    """
+    spec = pod.spec
+    lists = {"initContainers": spec.init_containers, "containers": spec.containers,
+             "ephemeralContainers": spec.ephemeral_containers}  # fmt: skip
+    for kind, containers in lists.items():
+        for index, container in enumerate(containers):
+            if container.image.startswith("/"):
+                _check_image_path(container.image, f"spec.{kind}[{index}].image", settings.image_paths, root)
+
+
+def _check_image_path(image: str, field: str, allowed: Sequence[str], root: Root) -> None:
+    if ".." in image.split("/") or not image.isprintable():
+        raise UnsupportedFieldError(field, "must be a plain absolute path")
+    wanted = posixpath.normpath("/" + image.lstrip("/"))
+    for apart in (root.path, root.images):
+        check_apart(wanted, apart, field)
+    if not any(_inside(wanted, each) for each in allowed):
+        choice = ", ".join(allowed) or "none"
+        raise PolicyError(field, f"{wanted} is not below a path that the site allows for images ({choice})")
 
 
 def check(pod: Pod, settings: PodSettings, *, uid: int | None, root: str) -> None:

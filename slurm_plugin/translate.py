@@ -19,7 +19,7 @@ from .jobdir import Root
 from .nodelabels import selection
 from .plans import ephemeral_containers, make_plan
 from .pod import Pod
-from .refusals import check
+from .refusals import check, check_image_paths
 from .resources import Requirements, requirements
 from .runner import plan
 from .runner.plan import Plan
@@ -148,6 +148,7 @@ def _begun(pod: Pod) -> Pod:
 def extension(pod: Pod, site: Site, claims: Mapping[str, PersistentVolume]) -> tuple[plan.Container, ...]:
     """Translate a pod's ephemeral containers. Raises TranslationError naming the field."""
     check(pod, site.settings.pods, uid=site.uid, root=site.root.path)
+    check_image_paths(pod, site.settings.pods, site.root)
     places = places_of(pod, claims, site.settings.pods.persistent_volumes, root=site.root.path)
     return ephemeral_containers(pod, site.settings.pods, places)
 
@@ -163,6 +164,7 @@ def translate(
     settings = site.settings
     rule = policy.rule_for(settings.policy, pod)
     check(_begun(pod), settings.pods, uid=site.uid, root=site.root.path)
+    check_image_paths(_begun(pod), settings.pods, site.root)
     places = places_of(pod, claims or {}, settings.pods.persistent_volumes, root=site.root.path)
     wishes = _selected(pod, parse_annotations(pod.metadata.annotations))
     ranks = mpi.rank_wishes(pod, wishes, settings.pods)

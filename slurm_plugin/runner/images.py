@@ -5,6 +5,8 @@ Words: Kubernetes 1.36 ``pkg/kubelet/images/image_manager.go``.
 
 from typing import Any, Dict, Optional
 
+from slurm_plugin.jobdir import JobDir
+
 from . import plan
 from .backoff import BackOff, Timings
 from .book import Book
@@ -21,14 +23,14 @@ class Images:
     """The images of one pod. One back-off per image name."""
 
     def __init__(
-        self, loop: Loop, pod: plan.Plan, book: Book, timings: Timings, host: Dict[str, str], logins: str
+        self, loop: Loop, directory: JobDir, pod: plan.Plan, book: Book, timings: Timings, host: Dict[str, str]
     ) -> None:
         self._loop = loop
         self._pod = pod
         self._book = book
         self._timings = timings
         self._host = host
-        self._logins = logins
+        self._directory = directory
         self._back_offs: Dict[str, BackOff] = {}
 
     async def ready(self, container: plan.Container, stop: Promise) -> Optional[ReadyImage]:
@@ -48,7 +50,7 @@ class Images:
 
     async def _fetch(self, container: plan.Container, stop: Promise) -> Optional[Dict[str, Any]]:
         """Run one attempt; None if it was stopped."""
-        from .pull import Puller, elapsed, fetch
+        from .pull import Paths, Puller, elapsed, fetch
 
         begun = self._loop.now()
         name = container.image.name
@@ -57,7 +59,8 @@ class Images:
             if "pulling" in message:
                 self._book.event("Pulling", 'Pulling image "%s"' % name, container.name)
 
-        puller = Puller(self._pod.runtime, Cache(self._pod.images), self._host, self._logins)
+        paths = Paths(self._pod.image_paths, (self._directory.root, self._pod.images))
+        puller = Puller(self._pod.runtime, Cache(self._pod.images), self._host, self._directory.logins, paths)
         worker = Worker(self._loop, fetch(container.image, puller), on_message)
         while not worker.result.done:
             done = await self._loop.first(stop, worker.result, timeout=_PROGRESS_SECONDS)

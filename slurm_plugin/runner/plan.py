@@ -165,7 +165,7 @@ class Plan(NamedTuple):
     """Everything the runner needs to know of one pod.
 
     ``grace_seconds``: terminationGracePeriodSeconds. ``deadline_seconds``: activeDeadlineSeconds, 0 is none.
-    ``images``: the image cache. ``scratch``: where emptyDir lives; empty means ``$TMPDIR``, else ``/tmp``.
+    ``images``: the image cache. ``image_paths``: below which an image may be a path. ``scratch``: where emptyDir lives; empty means ``$TMPDIR``, else ``/tmp``.
     ``log_max_bytes`` and ``log_max_files``: rotation of each container's log, as the kubelet's
     ``containerLogMaxSize`` and ``containerLogMaxFiles``.
     """
@@ -186,6 +186,7 @@ class Plan(NamedTuple):
     log_max_files: int
     volumes: Tuple[Volume, ...]
     containers: Tuple[Container, ...]
+    image_paths: Tuple[str, ...] = ()
 
 
 class Edition(NamedTuple):
@@ -262,6 +263,7 @@ def plan_from_json(data: Dict[str, Any]) -> Plan:
     )
     fields["volumes"] = tuple(Volume(**volume) for volume in data["volumes"])
     fields["containers"] = tuple(container_from_json(container) for container in data["containers"])
+    fields["image_paths"] = _strings(data.get("image_paths", ()))
     return Plan(**fields)
 
 

@@ -36,6 +36,13 @@ _BUILD = ("build", "--mksquashfs-args", "-mem 64M -processors 2")
 _PULL = ("pull",)
 
 
+class Paths(NamedTuple):
+    """Which images may be paths of the node: below those ``allowed``, and ``apart`` from these, that hold other pods' files."""
+
+    allowed: Tuple[str, ...]
+    apart: Tuple[str, ...]
+
+
 class Puller(NamedTuple):
     """With what images are pulled.
 
@@ -46,6 +53,7 @@ class Puller(NamedTuple):
     cache: Cache
     host: Dict[str, str]
     logins: str
+    paths: Paths
 
 
 def fetch(image: Image, puller: Puller) -> Callable[[Emit], None]:
@@ -66,7 +74,7 @@ def _ready(image: Image, puller: Puller, emit: Emit) -> Dict[str, Any]:
     if not image.source:
         raise PullError("InvalidImageName", "couldn't parse image name %r: invalid reference format" % image.name)
     if image.source.startswith("/"):
-        return _local(image)
+        return _local(image, puller.paths)
     cache = puller.cache
     reference = parse_source(image.source)
     logins = matching(_read_logins(puller.logins), reference.registry, reference.path)
@@ -98,12 +106,21 @@ def _read_logins(path: str) -> Tuple[Login, ...]:
         return ()  # the pod has no pull secrets
 
 
-def _local(image: Image) -> Dict[str, Any]:
-    """A ``.sif`` file or an unpacked tree that is on the site's file system already."""
-    if not os.path.exists(image.source):
+def _local(image: Image, paths: Paths) -> Dict[str, Any]:
+    """A ``.sif`` file or an unpacked tree that is on the site's file system already, wherever links lead within it."""
+    path = os.path.realpath(image.source)
+    allowed = any(_inside(path, os.path.realpath(each)) for each in paths.allowed)
+    apart = [os.path.realpath(each) for each in paths.apart]
+    if not allowed or any(_inside(path, each) or _inside(each, path) for each in apart):
+        raise PullError("ErrImagePull", "%s is, or leads to, no path that the site allows for images" % image.source)
+    if not os.path.exists(path):
         raise PullError("ErrImagePull", "%s: no such file or directory on this node" % image.source)
-    config = None if os.path.isdir(image.source) else _config_of(image.source)
-    return {"path": image.source, "image_id": image.source, "config": _json(config), "pulled": False}
+    config = None if os.path.isdir(path) else _config_of(path)
+    return {"path": path, "image_id": image.source, "config": _json(config), "pulled": False}
+
+
+def _inside(path: str, directory: str) -> bool:
+    return os.path.commonpath([path, directory]) == directory
 
 
 def _described(reference: Reference, cache: Cache, digest: str, *, pulled: bool) -> Dict[str, Any]:

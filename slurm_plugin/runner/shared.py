@@ -31,7 +31,7 @@ class Shared:
         run = book.facts.run
         base = pod.scratch or self.host.get("TMPDIR") or "/tmp"  # noqa: S108 - the node's own scratch, by default
         self.scratch = Scratch(base, "slurmlet-%s-%s.%d" % (pod.uid, run.job_id or "0", run.restart))
-        self.images = Images(loop, pod, book, timings, self._puller_environment(base), directory.logins)
+        self.images = Images(loop, directory, pod, book, timings, self._puller_environment(base))
         self.places: Dict[str, str] = {}
         self.hosts_file = ""
         self.rank_specs: Dict[str, plan.Ranks] = {}  # what ranks were told, by the path of the file

@@ -1,9 +1,12 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from slurm_plugin.errors import InvalidAnnotationError, PolicyError, TranslationError
 from slurm_plugin.job import BatchJob, Gres
+from slurm_plugin.jobdir import Root
+from slurm_plugin.runner.plan import plan_from_json, to_json
 from slurm_plugin.translate import job_name, translate
 
 from .manifests import DIGEST, UID, container, make_pod, make_site, requests
@@ -132,3 +135,32 @@ def test_raw_flags_pass_where_the_rule_allows_them() -> None:
         "-x",
         "a b",
     )
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        ("/opt/tool.sif", "is not below a path that the site allows for images"),
+        ("/cvmfs2/tree", "is not below a path that the site allows for images"),
+        ("/cvmfs/../etc", "must be a plain absolute path"),
+        ("/", "holds the files of other pods"),
+        ("//home/alice/.slurmlet", "holds the files of other pods"),
+        ("/home/alice/.slurmlet/hpc/pods/x", "holds the files of other pods"),
+        ("/cvmfs/cache/sif/x.sif", "holds the files of other pods"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["initContainers", "containers"])
+def test_an_image_that_is_a_path_is_refused_unless_the_site_allows_it(image: str, words: str, kind: str) -> None:
+    pod = make_pod(**{kind: [container(name="other", image=image)]})
+    site = make_site(pods={"image_paths": ["/cvmfs", "/home"]})
+    site = replace(site, root=Root(site.root.path, "/cvmfs/cache"))
+    with pytest.raises(TranslationError, match=words) as caught:
+        translate(pod, site)
+    assert caught.value.field == f"spec.{kind}[0].image"
+
+
+def test_an_image_below_an_allowed_path_is_accepted_and_the_runner_told_which_those_are() -> None:
+    site = make_site(pods={"image_paths": ["/cvmfs"]})
+    plan = translate(make_pod(container(image="/cvmfs/tree")), site).plan
+    assert plan.image_paths == ("/cvmfs",)
+    assert plan_from_json(to_json(plan)) == plan

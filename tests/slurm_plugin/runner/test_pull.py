@@ -16,10 +16,11 @@ import pytest
 from slurm_plugin.runner.cache import Cache
 from slurm_plugin.runner.logins import Login
 from slurm_plugin.runner.plan import Image, Runtime, to_json
-from slurm_plugin.runner.pull import Puller, fetch
+from slurm_plugin.runner.pull import Paths, Puller, fetch
 from slurm_plugin.runner.registry import DeniedError, Reference, RegistryError, _authorization, find_digest
 
 PROJECT = Path(__file__).parents[3]
+NO_PATHS = Paths((), ())
 DIGEST = "sha256:" + "ab" * 32
 GOOD = Login("127.0.0.1", "me", "right")
 BAD = Login("127.0.0.1", "me", "wrong")
@@ -156,7 +157,7 @@ class Site:
         host = {"PATH": os.environ["PATH"], "CALLS": str(self.calls)}
         said: list[dict[str, Any]] = []
         image = Image("busybox", self._source, policy, insecure=True)
-        fetch(image, Puller(self._runtime, Cache(self.cache.root), host, str(file)))(said.append)
+        fetch(image, Puller(self._runtime, Cache(self.cache.root), host, str(file), NO_PATHS))(said.append)
         return said[-1]
 
 
@@ -213,10 +214,10 @@ sys.path.insert(0, sys.argv[1])
 from slurm_plugin.runner import registry  # HTTP is loaded once, by the parent
 from slurm_plugin.runner.cache import Cache
 from slurm_plugin.runner.plan import Image, Runtime
-from slurm_plugin.runner.pull import Puller, fetch
+from slurm_plugin.runner.pull import Paths, Puller, fetch
 _, _, source, root, executable = sys.argv
 image = Image("busybox", source, "Always", True)
-puller = Puller(Runtime("apptainer", executable, ()), Cache(root), dict(os.environ), root + "/none")
+puller = Puller(Runtime("apptainer", executable, ()), Cache(root), dict(os.environ), root + "/none", Paths((), ()))
 children = []
 for _ in range(200):
     pid = os.fork()
@@ -238,3 +239,25 @@ def test_two_hundred_pods_of_one_image_pull_it_once(registry: Registry, site: Si
     assert len(site.calls.read_text().splitlines()) == 1
     assert os.listdir(Path(site.cache.root, "locks")) == []
     assert os.listdir(Path(site.cache.root, "tmp")) == []
+
+
+def _local(site: Site, source: Path, *, apart: Path) -> dict[str, Any]:
+    said: list[dict[str, Any]] = []
+    paths = Paths((str(site.path / "open"),), (str(apart),))
+    puller = Puller(Runtime("apptainer", "apptainer", ()), site.cache, {}, "", paths)
+    fetch(Image(str(source), str(source), "IfNotPresent", insecure=False), puller)(said.append)
+    return said[-1]
+
+
+def test_an_image_that_is_a_path_is_where_its_links_lead_and_only_below_what_is_allowed(site: Site) -> None:
+    pods, images = site.path / "pods", site.path / "open"
+    for directory in (pods / "other", images / "tree", images / "root-of-pods"):
+        directory.mkdir(parents=True)
+    (images / "tree" / "pods").symlink_to(pods)
+    (images / "good").symlink_to(images / "tree")
+    assert _local(site, images / "good", apart=pods)["ready"]["path"] == str(images / "tree")
+    for path in (pods, images / "tree" / "pods" / "other", site.path, images / "tree" / ".." / ".."):
+        assert "no path that the site allows" in _local(site, path, apart=pods)["message"]
+    for path in (images, images / "root-of-pods"):
+        assert "no path that the site allows" in _local(site, path, apart=images / "root-of-pods")["message"]
+    assert "no such file" in _local(site, images / "none", apart=pods)["message"]
