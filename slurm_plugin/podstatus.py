@@ -346,6 +346,7 @@ def _final_status(pod: Pod, report: PodReport, runner: RunnerState, *, now: floa
         ending = ending_of(report.job, runner, job_id=report.job_id or "-")
     if ending is None:
         return _status(pod, states, phase_of(states, over=True), now=now, node_ips=node_ips, report=report)
+    states = ended_states(states, ending, runner.finished_at or now)  # of a runner that failed some may still run
     return _status(
         pod, states, "Failed", now=now, node_ips=node_ips, report=report,
         reason=ending.reason, message=ending.message, disrupted=ending.disrupted,

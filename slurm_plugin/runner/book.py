@@ -107,7 +107,12 @@ class Book:
             self.on_change()
 
     def finish(self) -> None:
-        """Note that nothing runs any more."""
+        """Note that nothing runs any more: what still did was killed."""
+        now = time.time()
+        for name, state in self._states.items():
+            if isinstance(state.state, Running):
+                ending = Terminated(137, 9, "Error", self.message, state.state.started_at, now)
+                self._states[name] = state._replace(state=ending, started=False, ready=False)
         self.final = True
         self._finished_at = time.time()
 

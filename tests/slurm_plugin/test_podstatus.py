@@ -322,6 +322,14 @@ def test_the_endings_that_kill_the_runner_too(base: JobState, reason: str) -> No
     assert status(POD, report(job(base), RUNNING))["reason"] == reason
 
 
+def test_of_a_runner_that_failed_no_container_runs_for_ever() -> None:
+    known = runner(state("main", Running(NOW - 20)), state("helper", ended(0)), final=True, reason="RunnerFailed")
+    result = status(POD, report(job(JobState.FAILED), known))
+    main = states(result)["main"]["terminated"]
+    assert (main["exitCode"], main["reason"], main["message"]) == (137, "Error", "because")
+    assert not any(item["ready"] for item in result["containerStatuses"])
+
+
 def test_out_of_memory_kills_the_containers_that_ran() -> None:
     known = runner(state("main", Running(NOW - 20)), state("helper", ended(0)))
     result = states(status(POD, report(job(JobState.OUT_OF_MEMORY), known)))

@@ -27,6 +27,17 @@ def test_a_back_off_is_of_the_run_that_ended() -> None:
     assert (book.get("a").restart_count, last_restart(book.get("a"))) == (1, 0)
 
 
+def test_at_the_end_nothing_runs_any_more() -> None:
+    book = Book(pod(container("a", "true"), container("b", "true")), Facts(Run("42", 0), "cn1", (), ()))
+    book.set("a", state=Running(1.0), started=True, ready=True)
+    book.terminate("RunnerFailed", "why")
+    book.finish()
+    a, b = book.snapshot(1).containers
+    assert isinstance(a.state, Terminated)
+    assert (a.state.exit_code, a.state.reason, a.state.message, a.ready) == (137, "Error", "why", False)
+    assert isinstance(b.state, Waiting)
+
+
 def test_what_never_ran_waits_for_its_first_run() -> None:
     book = Book(pod(container("a", "true")), Facts(Run("42", 0), "cn1", (), ()))
     book.wait("a", "ErrImagePull", "no")
