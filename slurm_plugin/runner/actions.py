@@ -5,7 +5,7 @@ Rules and words: Kubernetes 1.36 ``pkg/probe/{exec,http,tcp,grpc}``.
 
 import os
 import signal
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Tuple
 
 from .join import Inside, JoinError, beside, start_inside
 from .loop import READ, Loop, Promise
@@ -56,7 +56,18 @@ class _Output:
 
 
 async def perform(shared: Shared, running: RunningContainer, action: Action, timeout: Optional[float]) -> Outcome:
-    """Do it, in at most ``timeout`` seconds (None: the caller limits it)."""
+    """Do it, in at most ``timeout`` seconds (None: the caller limits it).
+
+    Whatever goes wrong is a failure of the probe or hook, and never of the pod: a node without room for another process,
+    an answer that nothing can be made of.
+    """
+    try:
+        return await _perform(shared, running, action, timeout)
+    except Exception as error:
+        return Outcome(False, "%s: %s" % (type(error).__name__, error))
+
+
+async def _perform(shared: Shared, running: RunningContainer, action: Action, timeout: Optional[float]) -> Outcome:
     if action.kind == "exec":
         return await _execute(shared, running, action, timeout)
     from . import network
@@ -73,9 +84,9 @@ async def perform(shared: Shared, running: RunningContainer, action: Action, tim
     return Outcome(ok, text)
 
 
-async def inside_of(shared: Shared, running: RunningContainer) -> Inside:
-    """Return where a command of the container starts, once the container's own process runs there."""
-    deadline = shared.loop.now() + _ENTER_SECONDS
+async def inside_of(shared: Shared, running: RunningContainer, seconds: float = _ENTER_SECONDS) -> Inside:
+    """Return where a command of the container starts, once the container's own process runs there, in so many seconds."""
+    deadline = shared.loop.now() + seconds
     while not running.is_inside():
         if running.gone.done or shared.loop.now() > deadline:
             raise JoinError("the container has no process to join")
@@ -85,20 +96,15 @@ async def inside_of(shared: Shared, running: RunningContainer) -> Inside:
 
 async def _execute(shared: Shared, running: RunningContainer, action: Action, timeout: Optional[float]) -> Outcome:
     loop = shared.loop
+    begun = loop.now()
     try:
-        inside = await inside_of(shared, running)
+        inside = await inside_of(shared, running, min(_ENTER_SECONDS, timeout or _ENTER_SECONDS))
     except JoinError as error:
         return Outcome(False, str(error))
-    read_end, write_end = os.pipe()
-    nothing = os.open(os.devnull, os.O_RDONLY)
+    pid, ended, output = _start(loop, inside, action)
+    left = None if timeout is None else max(0.0, begun + timeout - loop.now())
     try:
-        pid, ended = start_inside(loop, inside, action.command, Stdio(nothing, write_end, write_end, False))
-    finally:
-        os.close(write_end)
-        os.close(nothing)
-    output = _Output(loop, read_end)
-    try:
-        await loop.first(ended, timeout=timeout)
+        await loop.first(ended, timeout=left)
         if not ended.done:
             words = 'command timed out: "%s" timed out after %gs' % (" ".join(action.command), timeout or 0)
             return Outcome(False, words)
@@ -110,6 +116,23 @@ async def _execute(shared: Shared, running: RunningContainer, action: Action, ti
         if not ended.done:
             _kill(pid)
         output.stop()
+
+
+def _start(loop: Loop, inside: Inside, action: Action) -> Tuple[int, Promise, _Output]:
+    """Start a command, its output collected. OSError: there is no room for it."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    try:
+        read_end, write_end = os.pipe()
+        try:
+            pid, ended = start_inside(loop, inside, action.command, Stdio(nothing, write_end, write_end, False))
+        except OSError:
+            os.close(read_end)
+            raise
+        finally:
+            os.close(write_end)
+    finally:
+        os.close(nothing)
+    return pid, ended, _Output(loop, read_end)
 
 
 def _kill(pid: int) -> None:

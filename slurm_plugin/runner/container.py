@@ -152,7 +152,8 @@ class ContainerLife:
         begun = time.time()
         try:
             running.start()
-        except InexpressibleError as error:
+        except (InexpressibleError, OSError) as error:  # OSError: no room for another process, or for its files
+            remove_tree(scratch)
             self._not_created(error)
             return None
         except StartError as error:

@@ -61,7 +61,10 @@ class Images:
 
         paths = Paths(self._pod.image_paths, (self._directory.root, self._pod.images))
         puller = Puller(self._pod.runtime, Cache(self._pod.images), self._host, self._directory.logins, paths)
-        worker = Worker(self._loop, fetch(container.image, puller), on_message)
+        try:
+            worker = Worker(self._loop, fetch(container.image, puller), on_message)
+        except OSError as error:
+            return {"failed": "ErrImagePull", "message": "the pull can't be started: %s" % error}
         while not worker.result.done:
             done = await self._loop.first(stop, worker.result, timeout=_PROGRESS_SECONDS)
             if stop.done:

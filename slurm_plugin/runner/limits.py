@@ -4,6 +4,7 @@ Rules and words: Kubernetes 1.36 ``pkg/kubelet/eviction`` (emptyDirLimitEviction
 in memory is looked at in the same way: a file system of its own with that size is not to be had without privileges.
 """
 
+import sys
 from typing import Any, Callable, Dict, Sequence
 
 from . import plan
@@ -36,7 +37,11 @@ async def _measure(loop: Loop, places: Dict[str, str]) -> Dict[str, int]:
     def measure(emit: Emit) -> None:
         emit({name: usage(place) for name, place in places.items()})
 
-    answer: Any = await Worker(loop, measure, lambda _message: None).result
+    try:
+        answer: Any = await Worker(loop, measure, lambda _message: None).result
+    except OSError as error:
+        sys.stderr.write("slurmlet: can't measure volumes now: %s\n" % error)
+        return {}
     return dict(answer or {})
 
 

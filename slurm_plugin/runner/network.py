@@ -12,6 +12,7 @@ from urllib.parse import urljoin, urlsplit
 
 from .loop import READ, WRITE, Loop
 from .plan import Action
+from .worker import Emit, Worker
 
 _MOST_BODY = 10 * 1024
 _MOST_REDIRECTS = 10
@@ -41,8 +42,8 @@ class Connection:
 
     async def open(self, host: str, port: int) -> None:
         """Connect. OSError: refused, unreachable."""
-        family, kind, protocol, _name, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        self._socket = socket.socket(family, kind, protocol)
+        family, address = await self._find(host, port)
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
         self._socket.setblocking(False)
         code = self._socket.connect_ex(address)
         if code == errno.EINPROGRESS:
@@ -50,6 +51,30 @@ class Connection:
             code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             raise OSError(code, os.strerror(code))
+
+    async def _find(self, host: str, port: int) -> Tuple[int, Tuple[Any, ...]]:
+        """Return a host's address family and address. OSError: it has none.
+
+        A name is asked for in a child, for a resolver may take longer than any deadline and would hold up everything.
+        """
+        numeric = _look_up(host, port, socket.AI_NUMERICHOST)
+        if "address" in numeric:
+            return numeric["family"], numeric["address"]
+
+        def look_up(emit: Emit) -> None:
+            emit(_look_up(host, port, 0))
+
+        worker = Worker(self._loop, look_up, lambda _message: None)
+        try:
+            done = await self._loop.first(worker.result, timeout=max(0.0, self._deadline - self._loop.now()))
+        finally:
+            worker.stop()
+        if done is None:
+            raise TimedOutError
+        found = worker.result.result() or {"failed": "lookup %s: the resolver failed" % host}
+        if "failed" in found:
+            raise OSError(found["failed"])
+        return found["family"], tuple(found["address"])
 
     async def secure(self, host: str) -> None:
         """Speak TLS from now on. The certificate is not verified: a probe asks for life, not for identity."""
@@ -101,6 +126,15 @@ class Connection:
             self._socket.close()
 
 
+def _look_up(host: str, port: int, flags: int) -> Dict[str, Any]:
+    """Return what the resolver knows of a host, as a worker can say it."""
+    try:
+        family, _kind, _protocol, _name, address = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, flags)[0]
+    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host ("a..b")
+        return {"failed": "lookup %s: %s" % (host, getattr(error, "strerror", None) or error)}
+    return {"family": int(family), "address": address}
+
+
 async def tcp(loop: Loop, host: str, port: int, timeout: Optional[float]) -> Result:
     """Connect; that is all."""
     connection = Connection(loop, loop.now() + (timeout or NO_LIMIT_SECONDS))
@@ -130,18 +164,26 @@ async def http(loop: Loop, host: str, action: Action, timeout: Optional[float]) 
     for _ in range(_MOST_REDIRECTS):
         try:
             status, headers, body = await _get(loop, url, action, deadline)
+            target = _redirect(url, status, headers)
         except TimedOutError:
             return False, 'Get "%s": context deadline exceeded (Client.Timeout exceeded while awaiting headers)' % url
         except (OSError, ValueError) as error:
             return False, 'Get "%s": %s' % (url, getattr(error, "strerror", None) or error)
-        target = urljoin(url, headers.get("location", "")) if 301 <= status <= 308 and "location" in headers else ""
-        if target and urlsplit(target).hostname == urlsplit(url).hostname and status in (301, 302, 303, 307, 308):
+        if target:
             url = target
         elif 200 <= status < 400:
             return True, body
         else:
             return False, "HTTP probe failed with statuscode: %d" % status
     return False, 'Get "%s": stopped after 10 redirects' % url
+
+
+def _redirect(url: str, status: int, headers: Dict[str, str]) -> str:
+    """Return where an answer leads on within the host; empty if it does not. ValueError: to no URL."""
+    if status not in (301, 302, 303, 307, 308) or "location" not in headers:
+        return ""
+    target = urljoin(url, headers["location"])
+    return target if urlsplit(target).hostname == urlsplit(url).hostname else ""
 
 
 async def _get(loop: Loop, url: str, action: Action, deadline: float) -> Tuple[int, Dict[str, str], str]:

@@ -44,13 +44,23 @@ def adopt_orphans() -> None:
         sys.stderr.write("slurmlet: can't become a child subreaper: %s\n" % os.strerror(ctypes.get_errno()))
 
 
+def fork(*pipe: int) -> int:
+    """Fork. OSError: there is no room for another process; the descriptors of what was to be its pipe are closed then."""
+    try:
+        return os.fork()
+    except OSError:
+        for descriptor in pipe:
+            os.close(descriptor)
+        raise
+
+
 def start(loop: Loop, launch: Launch, stdio: Stdio) -> Tuple[int, Promise]:
     """Start a child in a session of its own. Returns its PID and the promise of its wait status.
 
-    Returns once the program is executing. Raises StartError with the system's words.
+    Returns once the program is executing. Raises StartError with the system's words, OSError if there can be no child.
     """
     read_end, write_end = os.pipe()
-    pid = os.fork()
+    pid = fork(read_end, write_end)
     if pid == 0:
         _become(loop, launch, stdio, write_end)
     os.close(write_end)

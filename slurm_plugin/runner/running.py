@@ -59,16 +59,16 @@ class RunningContainer:
         self._ooms = oom.kills()
 
     def start(self) -> None:
-        """Start it. StartError: it never ran. InexpressibleError: the runtime can't do what it asks for."""
+        """Start it. StartError: it never ran. InexpressibleError: the runtime can't do what it asks for. OSError: not now."""
         shared, container = self._shared, self.setting.container
         try:
             launch = self._launch()
             if shared.runtime.ISOLATED:
                 self._gate = Gate(shared.loop, shared.runtime.gate_directory(self.setting), self._look)
+            streams = open_streams(stdin=container.stdin, terminal=container.tty)
         except BaseException:
             self._discard()
             raise
-        streams = open_streams(stdin=container.stdin, terminal=container.tty)
         try:
             self.pid, self._exit = start(shared.loop, launch, streams.theirs)
         except BaseException:

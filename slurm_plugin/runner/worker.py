@@ -11,13 +11,16 @@ import sys
 from typing import Any, Callable, Dict, Optional
 
 from .loop import READ, Loop, Promise
-from .process import send
+from .process import fork, send
 
 Emit = Callable[[Dict[str, Any]], None]
 
 
 class Worker:
-    """One such child. ``result`` resolves with the last object it emitted (None if it emitted none) when it has ended."""
+    """One such child. ``result`` resolves with the last object it emitted (None if it emitted none) when it has ended.
+
+    OSError: there is no room for a child.
+    """
 
     def __init__(
         self, loop: Loop, function: Callable[[Emit], None], on_message: Callable[[Dict[str, Any]], None]
@@ -28,7 +31,7 @@ class Worker:
         self._last: Optional[Dict[str, Any]] = None
         self.result = Promise(loop)
         self._pipe, write_end = os.pipe()
-        self.pid = os.fork()
+        self.pid = fork(self._pipe, write_end)
         if self.pid == 0:
             _work(loop, function, write_end)
         os.close(write_end)

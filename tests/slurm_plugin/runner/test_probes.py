@@ -1,15 +1,20 @@
 """Probes and hooks of real containers of the ``process`` runtime."""
 
+import os
+import resource
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from slurm_plugin.runner import plan
-from slurm_plugin.runner.state import Running, Terminated
+from slurm_plugin.runner.loop import Loop
+from slurm_plugin.runner.network import tcp
+from slurm_plugin.runner.state import Running, Terminated, Waiting
 
 from .conftest import MakeJob
 from .jobs import Job, container, exec_action, pod, probe, shell
@@ -20,6 +25,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/moved":
             self.send_response(302); self.send_header("Location", "/ok")
+        elif self.path == "/nowhere":
+            self.send_response(302); self.send_header("Location", "http://[x")
         else:
             self.send_response(500 if self.path == "/bad" else 204)
         self.end_headers()
@@ -66,6 +73,63 @@ def test_http_failure_is_unready_and_said(job: MakeJob, port: int) -> None:
     j.wait_until(lambda j: any("statuscode: 500" in event.message for event in j.state().events))
     assert not j.container("web").ready
     assert j.container("web").started
+    end(j)
+
+
+def test_an_answer_that_leads_nowhere_fails_the_probe_and_not_the_pod(job: MakeJob, port: int) -> None:
+    nowhere = plan.Action("tcp", (), "a..b", port, "", "", (), 0)
+    odd = shell("odd", _FOREVER, readiness_probe=probe(nowhere))
+    j = job(pod(server(port, readiness_probe=probe(http(port, "/nowhere"))), odd))
+    j.start()
+    j.wait_until(lambda j: {"web", "odd"} <= {e.container for e in j.state().events if e.reason == "Unhealthy"})
+    assert all(isinstance(each.state, Running) and not each.ready for each in j.state().containers)
+    end(j)
+    words = {event.container: event.message for event in j.state().events if event.reason == "Unhealthy"}
+    assert "lookup a..b" in words["odd"]
+    assert 'Get "http' in words["web"]
+
+
+def test_a_slow_resolver_holds_up_its_own_probe_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.getaddrinfo
+
+    def slow(*arguments: Any) -> Any:
+        if not arguments[-1] & socket.AI_NUMERICHOST:
+            time.sleep(8)
+        return real(*arguments)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    loop = Loop()
+    turns: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            turns.append(loop.now())
+            await loop.sleep(0.02)
+
+    loop.spawn(tick(), "tick")
+    begun = loop.now()
+    assert loop.run(tcp(loop, "slow.example", 80, 1.0)) == (False, "dial tcp slow.example:80: i/o timeout")
+    assert loop.now() - begun < 4
+    assert len(turns) > 5, "meanwhile the loop went on"
+
+
+def test_a_node_without_room_for_another_process_lets_the_pod_wait(job: MakeJob) -> None:
+    crashing = shell("crashing", "exit 3", restart_policy="Always")
+    probed = shell("probed", _FOREVER, readiness_probe=probe(exec_action("true"), failure_threshold=1))
+    j = job(pod(crashing, probed))
+    runner = j.start()
+    j.wait_until(lambda j: j.container("probed").ready)
+    _, most = resource.prlimit(runner.pid, resource.RLIMIT_NOFILE)
+    # No pipe any more, but a file at a time, as state.json takes.
+    used = max(int(name) for name in os.listdir(f"/proc/{runner.pid}/fd"))
+    resource.prlimit(runner.pid, resource.RLIMIT_NOFILE, (used + 2, most))
+    try:
+        j.wait_until(lambda j: any("Too many open files" in event.message for event in j.state().events))
+        j.wait_until(lambda j: isinstance(j.container("crashing").state, Waiting) and not j.container("probed").ready)
+    finally:
+        resource.prlimit(runner.pid, resource.RLIMIT_NOFILE, (most, most))
+    before = j.container("crashing").restart_count
+    j.wait_until(lambda j: j.container("probed").ready and j.container("crashing").restart_count > before)
     end(j)
 
 
