@@ -32,35 +32,51 @@ class LogFile:
         self._path = path
         self._max_bytes = max_bytes
         self._max_files = max(1, max_files)
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        self._open()
         self._failed = False
-
-    def _open(self) -> None:
-        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        self._size = os.fstat(self._descriptor).st_size
+        self._half = b""  # what is still to come of a line that has its beginning in the file
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        self._size = _without_half_line(self._descriptor)
 
     def write(self, data: bytes) -> None:
         """Append whole lines. A file system that refuses loses them (said once in the job's own output)."""
-        try:
-            if self._max_bytes and self._size and self._size + len(data) > self._max_bytes:
+        if self._max_bytes and self._size and self._size + len(data) > self._max_bytes and not self._half:
+            try:
                 self._rotate()
-            rest = data
-            while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
-            self._size += len(data)
+            except OSError as error:
+                self._say("a container's log grows beyond its limit, can't rotate", error)
+        data, written = self._half + data, 0
+        try:
+            while written < len(data):
+                written += os.write(self._descriptor, data[written:])
         except OSError as error:
-            if not self._failed:
-                sys.stderr.write("slurmlet: output of a container is lost, can't write %s: %s\n" % (self._path, error))
-            self._failed = True
+            self._say("output of a container is lost, can't write", error)
+        self._size += written
+        if written:
+            whole = data[written - 1 : written] == b"\n"
+            self._half = b"" if whole else data[written : data.index(b"\n", written) + 1]
+
+    def _say(self, words: str, error: OSError) -> None:
+        if not self._failed:
+            sys.stderr.write("slurmlet: %s %s: %s\n" % (words, self._path, error))
+        self._failed = True
 
     def _rotate(self) -> None:
+        """Begin a new file. OSError: what there was is written on, or a file that is too much stays."""
         now = time.time()
         name = "%s.%s-%06d" % (self._path, time.strftime("%Y%m%d-%H%M%S", time.gmtime(now)), int(now % 1 * 1000000))
-        os.rename(self._path, name)
-        os.close(self._descriptor)
-        self._open()
         directory, base = os.path.split(self._path)
+        fresh = os.path.join(directory, ".%s.new" % base)
+        # Open before the old one is closed: the number of a closed descriptor is soon another file's.
+        descriptor = os.open(fresh, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.rename(self._path, name)
+            os.rename(fresh, self._path)
+        except OSError:
+            os.close(descriptor)
+            raise
+        os.close(self._descriptor)
+        self._descriptor, self._size = descriptor, 0
         rotated = sorted(entry for entry in os.listdir(directory) if entry.startswith(base + "."))
         for old in rotated[: max(0, len(rotated) - (self._max_files - 1))]:
             os.unlink(os.path.join(directory, old))
@@ -68,6 +84,17 @@ class LogFile:
     def close(self) -> None:
         """Close the file."""
         os.close(self._descriptor)
+
+
+def _without_half_line(descriptor: int) -> int:
+    """Cut off what a runner that was killed left of a line, lest the next is taken for its rest; return the size."""
+    size = os.fstat(descriptor).st_size
+    start = max(0, size - _CHUNK)
+    end = os.pread(descriptor, _CHUNK, start).rfind(b"\n") + 1
+    if start + end < size:
+        size = start + end
+        os.ftruncate(descriptor, size)
+    return size
 
 
 class Lines:

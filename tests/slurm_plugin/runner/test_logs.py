@@ -1,5 +1,7 @@
 """The CRI log format, byte by byte."""
 
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,59 @@ def test_log_is_rotated_by_size_and_old_files_go(tmp_path: Path) -> None:
     assert all(file.stat().st_size <= 100 for file in files)
     kept = [int(line) for file in [*files[1:], files[0]] for line in file.read_text().split()]
     assert kept == list(range(kept[0], 20)), "the newest lines, none lost between two files"
+
+
+def test_a_log_that_can_not_be_rotated_goes_on_where_it_is(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    log = LogFile(str(tmp_path / "0.log"), max_bytes=10, max_files=3)
+    hindrance = tmp_path / ".0.log.new"
+    hindrance.mkdir()
+    for line in (b"one\n", b"two two\n", b"three\n"):
+        log.write(line)
+    assert (tmp_path / "0.log").read_bytes() == b"one\ntwo two\nthree\n"
+    assert capfd.readouterr().err.count("can't rotate") == 1
+    hindrance.rmdir()
+    log.write(b"four\n")
+    log.close()
+    assert (tmp_path / "0.log").read_bytes() == b"four\n"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.fixture
+def full_disk() -> Iterator[Callable[[int], None]]:
+    """Let no file grow beyond so many bytes; 0 is no limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size or soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("room", range(3, 14))
+def test_a_line_that_a_full_disk_cut_is_finished_before_the_next(
+    tmp_path: Path, full_disk: Callable[[int], None], room: int
+) -> None:
+    log = LogFile(str(tmp_path / "0.log"), max_bytes=0, max_files=3)
+    log.write(b"0\n")
+    full_disk(room)
+    log.write(b"first\nsecond\n")
+    log.write(b"lost\n")
+    full_disk(room + 2)
+    log.write(b"lost too\n")
+    full_disk(0)
+    log.write(b"last\n")
+    log.close()
+    lines = (tmp_path / "0.log").read_text().splitlines()
+    assert lines[0] == "0"
+    assert lines[-1] == "last"
+    assert set(lines) <= {"0", "first", "second", "lost", "lost too", "last"}
+
+
+@pytest.mark.parametrize("left", [b"", b"2023-11-14T22", b"2023-11-14T22:13:20.123456789Z stdout F half"])
+def test_half_a_line_of_a_runner_that_was_killed_does_not_stay(tmp_path: Path, left: bytes) -> None:
+    path = tmp_path / "0.log"
+    path.write_bytes(b"x" * 100000 + b"\nwhole\n" + left)
+    log = LogFile(str(path), max_bytes=0, max_files=3)
+    log.write(b"next\n")
+    log.close()
+    assert path.read_bytes() == b"x" * 100000 + b"\nwhole\nnext\n"
 
 
 def test_tail_keeps_the_last_lines_and_bytes() -> None:
