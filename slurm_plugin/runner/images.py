@@ -20,7 +20,7 @@ _PROGRESS_SECONDS = 30.0
 
 
 class Images:
-    """The images of one pod. One back-off per image name."""
+    """The images of one pod. One back-off per image name, as long as it can't be had."""
 
     def __init__(
         self, loop: Loop, directory: JobDir, pod: plan.Plan, book: Book, timings: Timings, host: Dict[str, str]
@@ -37,15 +37,18 @@ class Images:
         """Return the image, trying for ever; None once ``stop`` is done."""
         if self._pod.runtime.kind == "process":
             return ReadyImage("", "", _NO_CONFIG)
-        back_off = self._back_offs.setdefault(container.image.name, BackOff(self._timings))
-        back_off.next(self._loop.now())  # unlike a restart's, the first repetition waits
+        name = container.image.name
         while not stop.done:
             answer = await self._fetch(container, stop)
             if answer is None:
                 return None
             if "ready" in answer:
+                self._back_offs.pop(name, None)
                 return self._arrived(container, answer["ready"])
-            await self._failed(container, answer, back_off, stop)
+            if name not in self._back_offs:
+                self._back_offs[name] = BackOff(self._timings)
+                self._back_offs[name].next(self._loop.now())  # unlike a restart's, the first repetition waits
+            await self._failed(container, answer, self._back_offs[name], stop)
         return None
 
     async def _fetch(self, container: plan.Container, stop: Promise) -> Optional[Dict[str, Any]]:
