@@ -6,6 +6,7 @@ field of a future Kubernetes is never ignored silently. The documentation (``doc
 
 import posixpath
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from .config import PodSettings
 from .errors import PolicyError, UnsupportedFieldError
@@ -61,28 +62,37 @@ def _models(value: object, path: str) -> Iterator[tuple[str, Model]]:
                 yield f"{path}[{index}]", item
 
 
-def _check_user(user: object, group: object, path: str, uid: int | None) -> None:
-    if user is not None and user != uid:
-        owner = "another user than the job's" if uid is None else f"user {user}; the job runs as user {uid}"
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the Slurm user is that the job runs as: numeric ids of user and group, None if unknown."""
+
+    uid: int | None
+    gid: int | None = None
+
+
+def _check_user(user: object, group: object, path: str, own: Identity) -> None:
+    if user is not None and user != own.uid:
+        owner = "another user than the job's" if own.uid is None else f"user {user}; the job runs as user {own.uid}"
         raise UnsupportedFieldError(f"{path}.runAsUser", f"a pod can't choose {owner}")
-    if group is not None and (user is None or user != uid):
-        raise UnsupportedFieldError(f"{path}.runAsGroup", "a pod can't choose another group than the job's")
+    if group is not None and group != own.gid:
+        other = "another group than the job's" if own.gid is None else f"group {group}; the job's is {own.gid}"
+        raise UnsupportedFieldError(f"{path}.runAsGroup", f"a pod can't choose {other}")
 
 
-def _check_security(context: SecurityContext, path: str, uid: int | None) -> None:
+def _check_security(context: SecurityContext, path: str, own: Identity) -> None:
     if context.privileged:
         raise UnsupportedFieldError(f"{path}.privileged", "privileged containers are not possible in a Slurm job")
-    _check_user(context.run_as_user, context.run_as_group, path, uid)
+    _check_user(context.run_as_user, context.run_as_group, path, own)
     if context.proc_mount not in {None, "Default"}:
         raise UnsupportedFieldError(f"{path}.procMount", _CANT)
     if context.capabilities is not None and set(context.capabilities.add) - _HARMLESS_CAPABILITIES:
         raise UnsupportedFieldError(f"{path}.capabilities.add", "an unprivileged container can't gain capabilities")
 
 
-def _check_pod_security(pod: Pod, uid: int | None) -> None:
+def _check_pod_security(pod: Pod, own: Identity) -> None:
     context = pod.spec.security_context or {}
     path = "spec.securityContext"
-    _check_user(context.get("runAsUser"), context.get("runAsGroup"), path, uid)
+    _check_user(context.get("runAsUser"), context.get("runAsGroup"), path, own)
     for key, value in context.items():
         if value and key not in _HARMLESS_POD_SECURITY | {"runAsUser", "runAsGroup"}:
             raise UnsupportedFieldError(f"{path}.{key}", _CANT)
@@ -117,7 +127,7 @@ def _check_texts(container: Container, path: str) -> None:
             raise UnsupportedFieldError(field, "holds a NUL character, which no process can receive")
 
 
-def _check_container(container: Container, path: str, uid: int | None, *, init: bool) -> None:
+def _check_container(container: Container, path: str, own: Identity, *, init: bool) -> None:
     if not container.image:
         raise UnsupportedFieldError(f"{path}.image", "is empty; a Slurm job needs an image")
     if container.restart_policy is not None and not (init and container.restart_policy == "Always"):
@@ -125,7 +135,7 @@ def _check_container(container: Container, path: str, uid: int | None, *, init: 
     if container.resources.claims:
         raise UnsupportedFieldError(f"{path}.resources.claims", _NO_CLAIMS)
     if container.security_context is not None:
-        _check_security(container.security_context, f"{path}.securityContext", uid)
+        _check_security(container.security_context, f"{path}.securityContext", own)
     if container.lifecycle is not None and container.lifecycle.stop_signal:
         raise UnsupportedFieldError(f"{path}.lifecycle.stopSignal", "containers are stopped with SIGTERM")
     for index, mount in enumerate(container.volume_mounts):
@@ -186,13 +196,13 @@ def _check_image_path(image: str, field: str, allowed: Sequence[str], root: Root
         raise PolicyError(field, f"{wanted} is not below a path that the site allows for images ({choice})")
 
 
-def check(pod: Pod, settings: PodSettings, *, uid: int | None, root: str) -> None:
+def check(pod: Pod, settings: PodSettings, *, uid: int | None, gid: int | None = None, root: str) -> None:
     """Raise UnsupportedFieldError or PolicyError for the first thing that can't be honoured.
 
-    ``uid`` is the numeric id of the Slurm user that the job runs as, None if unknown. ``root`` is the directory of that
+    ``uid`` and ``gid`` are the numeric ids of the Slurm user that the job runs as, None if unknown. ``root`` is the directory of that
     user's pods, which no pod may mount: it holds their secrets.
     """
-    spec = pod.spec
+    spec, own = pod.spec, Identity(uid, gid)
     for path, _ in _extras(spec, "spec"):
         raise UnsupportedFieldError(path, _CANT)
     flags = {"hostPID": spec.host_pid, "hostIPC": spec.host_ipc, "shareProcessNamespace": spec.share_process_namespace,
@@ -202,12 +212,12 @@ def check(pod: Pod, settings: PodSettings, *, uid: int | None, root: str) -> Non
             raise UnsupportedFieldError(f"spec.{field}", _CANT)
     if spec.resources is not None and spec.resources.claims:
         raise UnsupportedFieldError("spec.resources.claims", _NO_CLAIMS)
-    _check_pod_security(pod, uid)
+    _check_pod_security(pod, own)
     for index, volume in enumerate(spec.volumes):
         _check_volume(volume, f"spec.volumes[{index}]", settings.host_paths, root)
     for index, container in enumerate(spec.init_containers):
-        _check_container(container, f"spec.initContainers[{index}]", uid, init=True)
+        _check_container(container, f"spec.initContainers[{index}]", own, init=True)
     for index, container in enumerate(spec.containers):
-        _check_container(container, f"spec.containers[{index}]", uid, init=False)
+        _check_container(container, f"spec.containers[{index}]", own, init=False)
     for index, container in enumerate(spec.ephemeral_containers):
-        _check_container(container, f"spec.ephemeralContainers[{index}]", uid, init=False)
+        _check_container(container, f"spec.ephemeralContainers[{index}]", own, init=False)

@@ -40,9 +40,14 @@ async def prepare_site(host: Host, settings: SiteSettings, *, archive: Archive, 
     await _check_owner(host, root, owner)
     if await host.read(path) != archive.data:
         await host.write(path, archive.data, mode=0o500)
-    answer = await host.run(["id", "-u"], timeout=30)
-    uid = int(answer.stdout) if answer.stdout.strip().isdigit() else None
-    return Site(settings, root, path, archive.digest, uid)
+    uid, gid = await _number(host, "-u"), await _number(host, "-g")
+    return Site(settings, root, path, archive.digest, uid, gid)
+
+
+async def _number(host: Host, option: str) -> int | None:
+    """Return what ``id`` says of the Slurm user, None if it says no number."""
+    answer = await host.run(["id", option], timeout=30)
+    return int(answer.stdout) if answer.stdout.strip().isdigit() else None
 
 
 async def watch_writable(host: Host, site: Callable[[], Site | None], well: Callable[[], None]) -> None:

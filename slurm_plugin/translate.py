@@ -33,7 +33,8 @@ _MAX_WARNING_SECONDS = 65535  # sbatch(1) --signal
 class Site:
     """All that a translation depends on besides the pod: the configuration, and where the Slurm user's files are.
 
-    ``archive`` and ``archive_digest`` are the runner's zipapp; ``uid`` is the Slurm user's numeric id, None if unknown.
+    ``archive`` and ``archive_digest`` are the runner's zipapp; ``uid`` and ``gid`` are the Slurm user's numeric ids, None
+    if unknown.
     ``cluster`` is what the virtual node's part of Slurm has, None if unknown.
     """
 
@@ -42,6 +43,7 @@ class Site:
     archive: str
     archive_digest: str
     uid: int | None = None
+    gid: int | None = None
     cluster: Cluster | None = None
 
 
@@ -147,7 +149,7 @@ def _begun(pod: Pod) -> Pod:
 
 def extension(pod: Pod, site: Site, claims: Mapping[str, PersistentVolume]) -> tuple[plan.Container, ...]:
     """Translate a pod's ephemeral containers. Raises TranslationError naming the field."""
-    check(pod, site.settings.pods, uid=site.uid, root=site.root.path)
+    check(pod, site.settings.pods, uid=site.uid, gid=site.gid, root=site.root.path)
     check_image_paths(pod, site.settings.pods, site.root)
     places = places_of(pod, claims, site.settings.pods.persistent_volumes, root=site.root.path)
     return ephemeral_containers(pod, site.settings.pods, places)
@@ -163,7 +165,7 @@ def translate(
     """
     settings = site.settings
     rule = policy.rule_for(settings.policy, pod)
-    check(_begun(pod), settings.pods, uid=site.uid, root=site.root.path)
+    check(_begun(pod), settings.pods, uid=site.uid, gid=site.gid, root=site.root.path)
     check_image_paths(_begun(pod), settings.pods, site.root)
     places = places_of(pod, claims or {}, settings.pods.persistent_volumes, root=site.root.path)
     wishes = _selected(pod, parse_annotations(pod.metadata.annotations))

@@ -139,6 +139,21 @@ def test_no_pod_mounts_the_files_of_other_pods(path: str) -> None:
         check(pod, PodSettings(host_paths=("/home",)), uid=1000, root=ROOT)
 
 
+@pytest.mark.parametrize("whose", ["pod", "container"])
+def test_the_jobs_own_group_is_accepted_and_no_other(whose: str) -> None:
+    def asking(**context: int) -> Pod:
+        if whose == "pod":
+            return make_pod(securityContext=context)
+        return make_pod(container(securityContext=context))
+
+    for context in ({"runAsGroup": 100}, {"runAsUser": 1000, "runAsGroup": 100}):
+        check(asking(**context), SETTINGS, uid=1000, gid=100, root=ROOT)
+        for gid in (0, 1000, None):
+            with pytest.raises(UnsupportedFieldError) as caught:
+                check(asking(**context), SETTINGS, uid=1000, gid=gid, root=ROOT)
+            assert caught.value.field.endswith("securityContext.runAsGroup")
+
+
 @pytest.mark.parametrize("path", ["/scratch", "/scratch/", "/scratch/a/b", "//scratch/a", "/data/open/./x"])
 def test_a_host_path_below_an_allowed_one_is_accepted(path: str) -> None:
     check(make_pod(volumes=[{"name": "v", "hostPath": {"path": path}}]), SETTINGS, uid=1000, root=ROOT)
