@@ -6,9 +6,10 @@ Down and drained nodes count, for a job may wait for them; what no node has can'
 
 from collections.abc import Iterable
 
+from . import gpus
 from .annotations import field_of
 from .cluster import Cluster, SlurmNode
-from .config import PolicyRule, ResourceMapping
+from .config import PodSettings, PolicyRule, ResourceMapping
 from .errors import PolicyError, TooLargeError
 from .job import BatchJob, Gres
 
@@ -49,16 +50,29 @@ def check_size(job: BatchJob, cluster: Cluster, resources: dict[str, ResourceMap
         raise TooLargeError(_FIELD, "cpu", message)
 
 
-def check_exclusive(job: BatchJob, rule: PolicyRule, cluster: Cluster | None) -> None:
-    """Raise PolicyError if a whole node may be more CPUs than the rule allows, as far as is known."""
-    if not job.placement.exclusive or rule.max_cpus is None:
+def check_exclusive(job: BatchJob, rule: PolicyRule, cluster: Cluster | None, settings: PodSettings) -> None:
+    """Raise PolicyError if whole nodes may be more CPUs or GPUs than the rule allows, as far as is known.
+
+    Such a job gets all CPUs and GRES of its nodes, but no more memory than it asks for (sbatch(1), ``--exclusive``).
+    """
+    if not job.placement.exclusive:
         return
     nodes = () if cluster is None else candidates(cluster, job.placement.partition)
-    most = max((node.cpus for node in nodes), default=None)
-    if most is None or most > rule.max_cpus:
-        size = "of a size that is not known" if most is None else f"of up to {most} CPUs"
-        message = f"a whole node {size} may be more than this namespace may use ({rule.max_cpus} CPUs)"
-        raise PolicyError(field_of("exclusive"), message)
+    for ceiling, sizes, unit in (
+        (rule.max_cpus, [node.cpus for node in nodes], "CPUs"),
+        (rule.max_gpus, [_gpus(node, settings) for node in nodes], "GPUs"),
+    ):
+        if ceiling is None:
+            continue
+        most = sum(sorted(sizes)[-job.layout.nodes :])
+        if not sizes or most > ceiling:
+            size = f"of up to {most} {unit}" if sizes else "of a size that is not known"
+            message = f"whole nodes {size} may be more than this namespace may use ({ceiling} {unit})"
+            raise PolicyError(field_of("exclusive"), message)
+
+
+def _gpus(node: SlurmNode, settings: PodSettings) -> int:
+    return gpus.count((Gres(name, kind, number) for (name, kind), number in node.gres.items()), settings)
 
 
 def _too_large(wanted: int, most: int, unit: str, where: str) -> str:

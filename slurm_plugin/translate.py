@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from . import gpus, mpi, policy
-from .admission import check_exclusive, check_size
+from .admission import candidates, check_exclusive, check_size
 from .annotations import Annotations, field_of, parse_annotations
 from .claims import PersistentVolume, places_of
 from .cluster import Cluster
@@ -87,6 +87,20 @@ def _gres(need: Requirements, wishes: Annotations) -> tuple[Gres, ...]:
             message = f"a container's resources ask for {wish.name} already; name its type by {field_of('gpu-type')}"
             raise InvalidAnnotationError(field_of("gres"), message)
     return (*need.gres, *wishes.gres)
+
+
+def _memory_mib(
+    need: Requirements, layout: Layout, rule: PolicyRule, partition: str, cluster: Cluster | None
+) -> int | None:
+    """Return the memory per node: what the pod asks for, or else all that the rule's ceiling and any node allow.
+
+    Under a ceiling it is never left to Slurm, whose own default (``DefMemPerNode``) may be all that a node has.
+    """
+    if need.memory_mib is not None or rule.max_memory_mib is None:
+        return need.memory_mib
+    nodes = () if cluster is None else candidates(cluster, partition)
+    smallest = min((node.memory_mib for node in nodes), default=rule.max_memory_mib)
+    return max(1, min(rule.max_memory_mib // layout.nodes, smallest))  # sbatch takes 0 for the whole node
 
 
 def _check_ceilings(rule: PolicyRule, need: Requirements, layout: Layout, settings: PodSettings) -> None:
@@ -173,10 +187,11 @@ def translate(
     layout = Layout() if ranks is None else ranks.layout
     need = _needs(pod, wishes, settings.pods, ranks)
     limit = _time_limit(pod, wishes, settings.pods, rule)
-    _check_ceilings(rule, need, layout, settings.pods)
     placement = policy.placement(
         rule, wishes, node=settings.slurm.partitions, priority_class=pod.spec.priority_class_name
     )
+    need = replace(need, memory_mib=_memory_mib(need, layout, rule, placement.partition, site.cluster))
+    _check_ceilings(rule, need, layout, settings.pods)
     job = BatchJob(
         name=job_name(pod),
         directory=site.root.job_dir(pod.metadata.uid).path,
@@ -193,7 +208,7 @@ def translate(
         extra_arguments=policy.raw_flags(rule, wishes),
         layout=layout,
     )
-    check_exclusive(job, rule, site.cluster)
+    check_exclusive(job, rule, site.cluster, settings.pods)
     if site.cluster is not None:
         check_size(job, site.cluster, settings.pods.resources)
     plan = make_plan(pod, settings.pods, images=site.root.images, places=places)

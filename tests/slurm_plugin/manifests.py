@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from slurm_plugin.cluster import SlurmNode
 from slurm_plugin.config import SiteSettings
 from slurm_plugin.jobdir import Root
 from slurm_plugin.pod import Pod
@@ -37,6 +38,15 @@ def make_site(**sections: Any) -> Site:
     settings = SiteSettings.model_validate({"slurm": {"host": {"kind": "local"}}, **sections})
     root = Root("/home/alice/.slurmlet/hpc")
     return Site(settings, root, root.archive(DIGEST), DIGEST, uid=1000)
+
+
+def make_node(name: str = "n1", **fields: Any) -> SlurmNode:
+    """A node of Slurm that is idle; ``fields``: what is to be otherwise."""
+    usual: Json = {
+        "states": frozenset({"IDLE"}), "cpus": 16, "cpus_allocated": 0, "memory_mib": 16000, "memory_allocated_mib": 0,
+        "tmp_mib": 1000, "gres": {}, "gres_allocated": {}, "features": frozenset(), "partitions": frozenset(),
+    }  # fmt: skip
+    return SlurmNode(name=name, **(usual | fields))
 
 
 REALISTIC: Json = {

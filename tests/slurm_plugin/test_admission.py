@@ -6,7 +6,7 @@ from slurm_plugin.admission import check_exclusive, check_size
 from slurm_plugin.cluster import Cluster, Partition, SlurmNode
 from slurm_plugin.config import PodSettings, PolicyRule
 from slurm_plugin.errors import PolicyError, TooLargeError
-from slurm_plugin.job import BatchJob, Gres, Placement
+from slurm_plugin.job import BatchJob, Gres, Layout, Placement
 
 RESOURCES = PodSettings().resources
 JOB = BatchJob(
@@ -68,13 +68,35 @@ def test_a_cluster_of_which_nothing_is_known_refuses_nothing() -> None:
     check_size(replace(JOB, cpus=10**6), Cluster("c", "1", (), ()), RESOURCES)
 
 
-def test_a_whole_node_may_not_be_more_than_the_ceiling() -> None:
-    whole = replace(JOB, placement=Placement(exclusive=True))
-    check_exclusive(whole, PolicyRule(), CLUSTER)
-    check_exclusive(JOB, PolicyRule(max_cpus=1), CLUSTER)
-    check_exclusive(whole, PolicyRule(max_cpus=32), CLUSTER)
-    check_exclusive(replace(whole, placement=Placement("gpu", exclusive=True)), PolicyRule(max_cpus=8), CLUSTER)
-    for cluster, words in ((CLUSTER, "up to 32 CPUs"), (None, "not known")):
-        with pytest.raises(PolicyError, match=words) as caught:
-            check_exclusive(whole, PolicyRule(max_cpus=31), cluster)
-        assert caught.value.field == "metadata.annotations[slurmlet.io/exclusive]"
+@pytest.mark.parametrize(
+    ("partition", "nodes", "rule"),
+    [
+        ("cpu", 1, {}),
+        ("cpu", 1, {"max_cpus": 32, "max_gpus": 0}),
+        ("cpu", 2, {"max_cpus": 48}),
+        ("gpu", 1, {"max_cpus": 8, "max_gpus": 4}),
+    ],
+)
+def test_whole_nodes_may_be_all_that_the_ceilings_allow(partition: str, nodes: int, rule: dict[str, int]) -> None:
+    whole = replace(JOB, placement=Placement(partition, exclusive=True), layout=Layout(nodes, nodes))
+    check_exclusive(whole, PolicyRule.model_validate(rule), CLUSTER, PodSettings())
+    check_exclusive(JOB, PolicyRule(max_cpus=1, max_gpus=0), CLUSTER, PodSettings())
+
+
+@pytest.mark.parametrize(
+    ("partition", "nodes", "rule", "cluster", "words"),
+    [
+        ("cpu", 1, {"max_cpus": 31}, CLUSTER, "up to 32 CPUs"),
+        ("cpu", 2, {"max_cpus": 47}, CLUSTER, "up to 48 CPUs"),
+        ("gpu", 1, {"max_gpus": 3}, CLUSTER, "up to 4 GPUs"),
+        ("gpu", 1, {"max_cpus": 31}, None, "not known"),
+        ("gpu", 1, {"max_gpus": 8}, None, "not known"),
+    ],
+)
+def test_whole_nodes_may_not_be_more_than_the_ceilings(
+    partition: str, nodes: int, rule: dict[str, int], cluster: Cluster | None, words: str
+) -> None:
+    whole = replace(JOB, placement=Placement(partition, exclusive=True), layout=Layout(nodes, nodes))
+    with pytest.raises(PolicyError, match=words) as caught:
+        check_exclusive(whole, PolicyRule.model_validate(rule), cluster, PodSettings())
+    assert caught.value.field == "metadata.annotations[slurmlet.io/exclusive]"

@@ -3,13 +3,14 @@ from typing import Any
 
 import pytest
 
+from slurm_plugin.cluster import Cluster, Partition
 from slurm_plugin.errors import InvalidAnnotationError, PolicyError, TranslationError
 from slurm_plugin.job import BatchJob, Gres
 from slurm_plugin.jobdir import Root
 from slurm_plugin.runner.plan import plan_from_json, to_json
 from slurm_plugin.translate import job_name, translate
 
-from .manifests import DIGEST, UID, container, make_pod, make_site, requests
+from .manifests import DIGEST, UID, container, make_node, make_pod, make_site, requests
 
 Json = dict[str, Any]
 
@@ -127,6 +128,31 @@ def test_resources_become_the_jobs() -> None:
     pod = make_pod(container(resources=requests(cpu="1500m", memory="1Gi", ephemeral_storage="1Mi")))
     result = translate(pod, make_site(pods={"overhead_memory_mib": 64})).job
     assert (result.cpus, result.memory_mib, result.tmp_mib) == (2, 1088, 1)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "pods", "ceiling", "memory"),
+    [
+        ({}, {}, 2048, 2048),
+        ({"nodes": "3"}, {}, 2048, 682),
+        ({}, {"default_memory_mib": 100, "overhead_memory_mib": 28}, 2048, 128),
+        ({}, {}, None, None),
+        ({}, {}, 4096, 4000),  # the smallest node's
+    ],
+)
+def test_memory_is_not_left_to_slurm_where_it_has_a_ceiling(
+    annotations: Json, pods: Json, ceiling: int | None, memory: int | None
+) -> None:
+    named = {f"slurmlet.io/{name}": value for name, value in annotations.items()}
+    site = make_site(pods=pods, policy=[{"max_memory_mib": ceiling}])
+    nodes = tuple(make_node(str(size), memory_mib=size, partitions=frozenset({"cpu"})) for size in (4000, 8000))
+    cluster = Cluster("c", "24.11", (Partition("cpu", True, True, None, None),), nodes)
+    assert translate(make_pod(annotations=named), replace(site, cluster=cluster)).job.memory_mib == memory
+
+
+def test_a_memory_ceiling_too_low_for_so_many_nodes_is_said_and_never_the_whole_nodes() -> None:
+    with pytest.raises(PolicyError, match="MiB of memory"):
+        job(annotations={"nodes": "9"}, policy=[{"max_memory_mib": 8}])
 
 
 def test_raw_flags_pass_where_the_rule_allows_them() -> None:
