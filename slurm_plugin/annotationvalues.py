@@ -141,6 +141,13 @@ def features_in(constraint: str) -> frozenset[str]:
     return frozenset(re.findall(r"[^&|*()\[\],]+", re.sub(r"\*[0-9]+", "", constraint)))
 
 
+def nodes(value: str) -> str:
+    """Read a list of names of Slurm's nodes, ranges among them."""
+    if re.fullmatch(r"\w[\w.,\[\]-]*", value, re.ASCII) is None:
+        raise ValueError("expected names of nodes, e.g. n1,rack[2-4]")
+    return value
+
+
 _LICENSE = re.compile(r"(?P<name>[A-Za-z_][\w.@/-]*)(?:[:=][0-9]{1,7})?", re.ASCII)
 
 

@@ -13,6 +13,7 @@ from .config import PolicyRule, PrioritySettings
 from .errors import PolicyError
 from .job import Placement
 from .pod import Pod
+from .rawflags import features_of, means_whole_cores
 
 
 def rule_for(policy: Sequence[PolicyRule], pod: Pod) -> PolicyRule:
@@ -102,6 +103,10 @@ def raw_flags(rule: PolicyRule, wishes: Annotations) -> tuple[str, ...]:
     """Return raw sbatch flags where the rule lets a namespace use them; PolicyError otherwise."""
     if wishes.flags and not rule.raw_flags:
         message = f"raw sbatch flags are not allowed in this namespace: {' '.join(wishes.flags)}"
+        raise PolicyError(field_of(FLAGS), message)
+    _check_names(features_of(wishes.flags), rule.constraints, field_of(FLAGS), "feature")
+    if rule.max_cpus is not None and means_whole_cores(wishes.flags):
+        message = f"--hint may take more CPUs than are asked for, of which this namespace may use {rule.max_cpus}"
         raise PolicyError(field_of(FLAGS), message)
     return wishes.flags
 

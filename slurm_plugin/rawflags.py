@@ -1,16 +1,20 @@
 """Raw arguments of sbatch in an annotation → wishes that have an annotation of their own, and the rest. Pure.
 
 An argument that says what an annotation can say is that wish, whatever way it was written, so that the same policy
-decides about it and manifests written for interLink keep their meaning. What the protocols stand on, what makes several
-jobs of one, and what asks for resources past the pod's own can't be had at all: it would be past the ceilings. Only the
-rest is raw.
+decides about it and manifests written for interLink keep their meaning. Of the rest a few are raw: those that say when,
+or on which of the nodes that the pod may have anyway, and how on these. All others can't be had at all, also those
+that Slurm may yet invent: they ask for resources past the ceilings (``--gpus``, ``--bb``), undo what the protocols stand on,
+make several jobs of one, read files of the login node (``--nodefile``) or are an administrator's (``--reboot``).
 
-sbatch reads its arguments by getopt_long(3): a long name may be cut short, a short one may stand in a group.
+sbatch reads its arguments by getopt_long(3): a short name may stand in a group. A long name that is cut short is not known here.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-# The annotations that arguments stand for, by their names.
+from .annotationvalues import constraint, features_in, nodes
+
+# The annotations that long arguments stand for, and the long arguments that short ones are.
 _LONG = {
     "partition": "partition", "account": "account", "qos": "qos", "wckey": "wckey", "reservation": "reservation",
     "constraint": "constraint", "licenses": "licenses", "time": "time-limit", "cpus-per-task": "cpus-per-task",
@@ -19,27 +23,23 @@ _LONG = {
 }  # fmt: skip
 _SHORT = {
     "p": "partition", "A": "account", "q": "qos", "C": "constraint", "L": "licenses", "t": "time", "c": "cpus-per-task",
-    "J": "job-name",
+    "J": "job-name", "w": "nodelist", "x": "exclude",
 }  # fmt: skip
 _BARE = frozenset({"exclusive", "requeue"})
 _DEFAULTS = {"nice": "100"}  # sbatch(1): the value of --nice without one
 
-# What the protocols stand on, or what makes of one job several or none.
-_OURS = (
-    "array", "chdir", "clusters", "cluster-constraint", "container", "container-id", "dependency", "error", "export",
-    "export-file", "get-user-env", "gid", "help", "ignore-pbs", "input", "job-name", "kill-on-invalid-dep", "no-requeue",
-    "open-mode", "output", "parsable", "requeue", "signal", "test-only", "uid", "usage", "version", "wait", "wrap",
-)  # fmt: skip
-# What asks for resources in another way than the pod's own, which ceilings are checked on.
-_RESOURCES = (
-    "core-spec", "cores-per-socket", "cpus-per-gpu", "exclusive", "extra-node-info", "gpus", "gpus-per-node",
-    "gpus-per-socket", "gpus-per-task", "mem", "mem-per-cpu", "mem-per-gpu", "mincpus", "nodes", "ntasks",
-    "ntasks-per-core", "ntasks-per-gpu", "ntasks-per-node", "ntasks-per-socket", "overcommit", "oversubscribe",
-    "sockets-per-node", "thread-spec", "threads-per-core", "time-min", "tres-per-job", "tres-per-task", "use-min-nodes",
-)  # fmt: skip
-_REFUSED_LONG = (*_OURS, *_RESOURCES, *_LONG)
-_REFUSED_SHORT = "aDMdeihoJWV" + "BGNnS" + "".join(_SHORT)
-_BARE_SHORT = "HIkOQsv"  # they take no value: another option may follow in the same word; O and s are refused
+# They take no value.
+_RAW_BARE = frozenset({"contiguous", "hold", "no-kill", "quiet", "verbose"})
+_RAW = frozenset({
+    "begin", "cpu-freq", "deadline", "distribution", "gres-flags", "hint", "mail-type", "mail-user", "mem-bind",
+    "switches", "tmp", "wait-all-nodes",
+})  # fmt: skip
+_RAW_SHORT_BARE = "HkQv"
+_RAW_SHORT = "bm"
+# Their values are looked at, so each is kept as one word. A list of nodes with a slash would be a file of the login node.
+_OF_FEATURES = frozenset({"batch", "prefer"})
+_OF_NODES = frozenset({"exclude", "nodelist"})
+_VALUED = _OF_FEATURES | _OF_NODES | set(_LONG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +58,23 @@ def read_flags(words: tuple[str, ...]) -> RawFlags:
     while rest:
         word = rest.pop(0)
         name, value = _option(word)
-        if name not in _LONG:
-            if _refused(word):
-                raise ValueError(f"{word!r} can't be set here; ask by the pod's resources and by annotations")
-            kept.append(word)
-            continue
-        if value is None and name not in _BARE | set(_DEFAULTS):
+        if name not in _VALUED and not _passes(word):
+            raise ValueError(f"{word!r} can't be set here; ask by the pod's resources and by annotations")
+        if name in _VALUED and value is None and name not in _BARE | set(_DEFAULTS):
             if not rest:
                 raise ValueError(f"{word!r} lacks its value")
             value = rest.pop(0)
-        wishes[_LONG[name]] = _DEFAULTS.get(name, "true") if value is None else value
+        if name in _LONG:
+            wishes[_LONG[name]] = _DEFAULTS.get(name, "true") if value is None else value
+        elif name in _VALUED:
+            kept.append(f"--{name}={(constraint if name in _OF_FEATURES else nodes)(value or '')}")
+        else:
+            kept.append(word)
     return RawFlags(wishes, tuple(kept))
 
 
 def _option(word: str) -> tuple[str, str | None]:
-    """Return the long name that a word means, "" for one that has no annotation, and the value within the word."""
+    """Return the long name that a word means, "" for another short one, and the value within the word."""
     if word.startswith("--"):
         name, equals, value = word[2:].partition("=")
         return name, value if equals else None
@@ -81,13 +83,25 @@ def _option(word: str) -> tuple[str, str | None]:
     return "", None
 
 
-def _refused(word: str) -> bool:
-    """Whether a word is an option that may not be set. A word that is another option's value is looked at as well."""
+def _passes(word: str) -> bool:
+    """Whether a word is a raw flag, or no option. A word that is another option's value is looked at as well."""
     if word.startswith("--"):
-        name = word[2:].partition("=")[0]
-        return not name or any(refused.startswith(name) for refused in _REFUSED_LONG)
+        name, equals, _ = word[2:].partition("=")
+        return name in _RAW or (name in _RAW_BARE and not equals)
     if not word.startswith("-"):
-        return False
-    behind = word[1:].lstrip(_BARE_SHORT)
-    group = word[1 : len(word) - len(behind)]
-    return not set(group).isdisjoint("Os") or behind[:1] in tuple(_REFUSED_SHORT)
+        return True
+    behind = word[1:].lstrip(_RAW_SHORT_BARE)
+    return len(word) > 1 and (not behind or behind[0] in _RAW_SHORT)
+
+
+def features_of(words: Iterable[str]) -> Iterator[str]:
+    """Yield the features that raw flags ask for."""
+    for word in words:
+        name, _, value = word.removeprefix("--").partition("=")
+        if name in _OF_FEATURES:
+            yield from features_in(value)
+
+
+def means_whole_cores(words: Iterable[str]) -> bool:
+    """Whether a raw flag may make of each CPU that is asked for a whole core, with all its threads (sbatch(1), ``--hint``)."""
+    return any(word.partition("=")[0] == "--hint" for word in words)

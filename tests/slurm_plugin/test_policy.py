@@ -94,6 +94,19 @@ def test_raw_flags_need_a_rule_that_says_so() -> None:
     assert caught.value.field == "metadata.annotations[slurmlet.io/flags]"
 
 
+def test_raw_flags_pass_neither_the_features_nor_the_ceiling_of_a_rule() -> None:
+    rule = PolicyRule(raw_flags=True, constraints=("a100",), max_cpus=4)
+    assert raw_flags(rule, Annotations(flags=("--prefer=a100",))) == ("--prefer=a100",)
+    for flag, words in (
+        ("--prefer=h100", "'h100' is not"),
+        ("--batch=a100&x", "'x' is not"),
+        ("--hint=nomultithread", "more CPUs"),
+    ):
+        with pytest.raises(PolicyError, match=words) as caught:
+            raw_flags(rule, Annotations(flags=(flag,)))
+        assert caught.value.field == "metadata.annotations[slurmlet.io/flags]"
+
+
 @pytest.mark.parametrize(("value", "ceiling"), [(1, 1), (None, 1), (2, None), (0, 0)])
 def test_a_ceiling_itself_is_allowed_and_none_is_unlimited(value: int | None, ceiling: int | None) -> None:
     check_ceiling(value, ceiling, "f", "CPUs")

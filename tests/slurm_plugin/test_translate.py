@@ -156,10 +156,12 @@ def test_a_memory_ceiling_too_low_for_so_many_nodes_is_said_and_never_the_whole_
 
 
 def test_raw_flags_pass_where_the_rule_allows_them() -> None:
-    assert job({}, {"flags": "--hint=nomultithread -x 'a b'"}, policy=[{"raw_flags": True}]).extra_arguments == (
+    assert job(
+        {}, {"flags": "--hint=nomultithread --begin 'now + 1'"}, policy=[{"raw_flags": True}]
+    ).extra_arguments == (
         "--hint=nomultithread",
-        "-x",
-        "a b",
+        "--begin",
+        "now + 1",
     )
 
 
