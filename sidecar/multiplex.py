@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import aiohttp
 from aiohttp import web
@@ -41,10 +42,10 @@ class Stream:
     async def read(self) -> bytes:
         """Return what came, ``b""`` at its end. Raises TransportError once the stream is over."""
         while not self._came:
-            if self.over:
-                raise TransportError("the connection of the sidecar broke")
             if self._last:
                 return b""
+            if self.over:
+                raise TransportError("the connection of the sidecar broke")
             self._news.clear()
             await self._news.wait()
         data = self._came.popleft()
@@ -52,7 +53,8 @@ class Stream:
         self._taken += len(data)
         if self._taken >= frames.WINDOW_BYTES // 2 and not self.over:
             taken, self._taken = self._taken, 0
-            await self._send(Frame(Kind.CREDIT, self.number, credit=taken))
+            with suppress(TransportError):  # it is over, and will be told to be; what came is read all the same
+                await self._send(Frame(Kind.CREDIT, self.number, credit=taken))
         return data
 
     async def write(self, data: bytes) -> None:

@@ -1,36 +1,72 @@
 """Streams into pods (exec, attach, port connections) through one WebSocket each: the sidecar's side and the client's.
 
-The first message is ``wire.Open``; its answer ``{"opened": true}`` or an error. Then binary messages, whose first byte
-says which stream, an empty one being its end; and ``{"resize": [columns, rows]}`` one way, ``{"exit": code}`` the other.
+The first message is ``wire.Open``; its answer ``{"opened": true}`` or an error. Then binary messages are ``frames`` of two
+streams, ``wire.DATA`` (what goes in and what comes out) and ``wire.ERRORS`` (standard error), neither of which is opened.
+``{"resize": [columns, rows]}`` goes one way, ``{"exit": code}`` or an error the other. What comes in never waits for anybody:
+a WebSocket that is not read answers no pings, and is given up.
 """
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
 import aiohttp
 from aiohttp import web
 
-from slurm_plugin.contract import ContainerProcess, Enterable, PodConnection
-from slurm_plugin.errors import HostError, TransportError
+from slurm_plugin.contract import ContainerProcess, Enterable
+from slurm_plugin.errors import HostError, SlurmletError, TransportError
 from slurm_plugin.job import PodUid
 
-from . import failures, wire
+from . import failures, frames, wire
 from .codec import decode, encode
+from .frames import Frame
+from .multiplex import Stream
 
 MOST_BYTES = 4 * 2**20
-_PIECE = 256 * 1024
-# How many messages wait for a slow reader before the other side is held up.
-_WAITING = 16
+"""Of one message: the first one holds a command, with its arguments."""
 
 Socket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
+
+
+class _Line:
+    """One WebSocket at either end."""
+
+    def __init__(self, socket: Socket) -> None:
+        self._socket = socket
+        self.data = Stream(wire.DATA, self._send)
+        self.errors = Stream(wire.ERRORS, self._send)
+
+    async def words(self) -> AsyncGenerator[dict[str, Any], None]:
+        """Put away what comes until the connection ends; yield what is said beside the streams, which are over then.
+
+        Raises TransportError and ValueError for what the other side may not send.
+        """
+        try:
+            async for message in self._socket:
+                if message.type is aiohttp.WSMsgType.TEXT:
+                    yield json.loads(message.data)
+                    continue
+                frame = frames.read(message.data)
+                if frame.stream not in (wire.DATA, wire.ERRORS):
+                    raise TransportError(f"a frame of stream {frame.stream}, which is none")
+                (self.errors if frame.stream == wire.ERRORS else self.data).take(frame)
+        finally:
+            self.data.abandon()
+            self.errors.abandon()
+
+    async def _send(self, frame: Frame) -> None:
+        try:
+            await self._socket.send_bytes(frames.write(frame))
+        except (ConnectionError, aiohttp.ClientError, RuntimeError) as error:
+            raise TransportError(f"the stream into the pod broke: {error}") from error
 
 
 async def serve(socket: web.WebSocketResponse, provider: Enterable, uid: PodUid) -> None:
     """Serve one stream to its end. Raises what entering raises, ValueError for what is no request."""
     asked: wire.Open = decode(json.loads(await socket.receive_str()), wire.Open)
+    line = _Line(socket)
     match asked.kind:
         case "exec" if asked.argv:
             entered = provider.exec(uid, asked.container, asked.argv, stdin=asked.stdin, tty=asked.tty)
@@ -39,63 +75,82 @@ async def serve(socket: web.WebSocketResponse, provider: Enterable, uid: PodUid)
         case "connect":
             async with provider.connect(uid, asked.port) as connection:
                 await socket.send_json({"opened": True})
-                await _until_first([_copy(connection.read, socket, wire.OUTPUT), _feed_connection(socket, connection)])
+                feeding = _feed(line.data, connection.write, connection.close_write)
+                await _until_said(_copy(connection.read, line.data), _hear(line, _no_terminal), feeding)
             return
         case _:
             raise ValueError(f"kind is exec (with argv), attach or connect, not {asked.kind!r}")
     async with entered as process:
         await socket.send_json({"opened": True})
-        await _run(socket, process)
+        await _serve_process(socket, line, process)
 
 
-async def _run(socket: web.WebSocketResponse, process: ContainerProcess) -> None:
-    async def outputs() -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(_copy(process.read, socket, wire.OUTPUT), name="output")
-            group.create_task(_copy(process.read_error, socket, wire.ERROR), name="errors")
+async def _serve_process(socket: web.WebSocketResponse, line: _Line, process: ContainerProcess) -> None:
+    sizes: asyncio.Queue[tuple[int, int]] = asyncio.Queue(1)
+
+    def resized(columns: int, rows: int) -> None:
+        if sizes.full():
+            sizes.get_nowait()  # only the newest counts
+        sizes.put_nowait((columns, rows))
+
+    async def resize() -> None:
+        while True:
+            with suppress(HostError):  # its terminal is gone, its last words may be on their way
+                await process.resize(*await sizes.get())
+
+    async def speak() -> None:
+        await asyncio.gather(_copy(process.read, line.data), _copy(process.read_error, line.errors))
         await socket.send_json({"exit": await process.wait()})
 
-    await _until_first([outputs(), _feed_process(socket, process)])
+    await _until_said(speak(), _hear(line, resized), _feed(line.data, process.write, process.close_stdin), resize())
 
 
-async def _until_first(works: list[Any]) -> None:
-    """Run two works until the first, which speaks to the client, is done, or the client has gone."""
-    speaking, hearing = (asyncio.create_task(work) for work in works)
+async def _until_said(
+    speaking: Coroutine[Any, Any, None], hearing: Coroutine[Any, Any, None], *listening: Coroutine[Any, Any, None]
+) -> None:
+    """Run until all is said to the client, or it is heard to have gone. Raises the first error of saying and listening."""
+    said, heard, *others = (asyncio.create_task(work) for work in (speaking, hearing, *listening))
     try:
-        await asyncio.wait({speaking, hearing}, return_when=asyncio.FIRST_COMPLETED)
-        if hearing.done() and not speaking.done() and hearing.exception() is None and hearing.result():
-            return  # gone
-        await speaking
+        failed: set[asyncio.Task[None]] = set()
+        waiting = {said, heard, *others}
+        while not (failed or said.done() or heard.done()):
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            failed = {task for task in done if task.exception() is not None}
+        for task in (said, *failed, heard):
+            if task.done():
+                task.result()
     finally:
-        for task in (speaking, hearing):
+        for task in (said, heard, *others):
             task.cancel()
-        await asyncio.gather(speaking, hearing, return_exceptions=True)
+        await asyncio.gather(said, heard, *others, return_exceptions=True)
 
 
-async def _copy(read: Callable[[], Awaitable[bytes]], socket: Socket, stream: bytes) -> None:
+async def _copy(read: Callable[[], Awaitable[bytes]], stream: Stream) -> None:
     while data := await read():
-        for start in range(0, len(data), _PIECE):
-            await socket.send_bytes(stream + data[start : start + _PIECE])
-    await socket.send_bytes(stream)
+        await stream.write(data)
+    await stream.end()
 
 
-async def _feed_process(socket: web.WebSocketResponse, process: ContainerProcess) -> bool:
-    """Give the process what the client sends; True once the client has gone."""
-    async for message in socket:
-        with suppress(HostError):  # it reads no more: what is sent to it goes nowhere, as in a pipe
-            if message.type is aiohttp.WSMsgType.BINARY and message.data[:1] == wire.INPUT:
-                await (process.write(message.data[1:]) if len(message.data) > 1 else process.close_stdin())
-            elif message.type is aiohttp.WSMsgType.TEXT:
-                columns, rows = json.loads(message.data)["resize"]
-                await process.resize(int(columns), int(rows))
-    return True
+async def _hear(line: _Line, resized: Callable[[int, int], None]) -> None:
+    async for said in line.words():
+        columns, rows = said["resize"]
+        resized(int(columns), int(rows))
 
 
-async def _feed_connection(socket: web.WebSocketResponse, connection: PodConnection) -> bool:
-    async for message in socket:
-        if message.type is aiohttp.WSMsgType.BINARY and message.data[:1] == wire.INPUT:
-            await (connection.write(message.data[1:]) if len(message.data) > 1 else connection.close_write())
-    return True
+def _no_terminal(_columns: int, _rows: int) -> None:
+    """A connection has no size."""
+
+
+async def _feed(
+    stream: Stream, write: Callable[[bytes], Awaitable[None]], close: Callable[[], Awaitable[None]]
+) -> None:
+    """Give on what the client sends. Whoever reads no more is no error: what is sent to it goes nowhere, as in a pipe."""
+    with suppress(TransportError):  # the client has gone, which is heard elsewhere
+        while data := await stream.read():
+            with suppress(HostError):
+                await write(data)
+        with suppress(HostError):
+            await close()
 
 
 class RemoteStream:
@@ -103,10 +158,8 @@ class RemoteStream:
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
-        self._queues: dict[bytes, asyncio.Queue[bytes]] = {
-            stream: asyncio.Queue(_WAITING) for stream in (wire.OUTPUT, wire.ERROR)
-        }
-        self._ended: set[bytes] = set()
+        self._line = _Line(socket)
+        self._error: SlurmletError = TransportError("the connection to the sidecar was lost")
         self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._exit.add_done_callback(lambda future: future.cancelled() or future.exception())
         self._receiving = asyncio.create_task(self._receive(), name="stream into a pod")
@@ -124,55 +177,49 @@ class RemoteStream:
         return cls(socket)
 
     async def _receive(self) -> None:
-        error: Exception = TransportError("the connection to the sidecar was lost")
-        async for message in self._socket:
-            if message.type is aiohttp.WSMsgType.BINARY and message.data[:1] in self._queues:
-                await self._queues[message.data[:1]].put(message.data[1:])
-            elif message.type is aiohttp.WSMsgType.TEXT:
-                said = json.loads(message.data)
+        try:
+            async for said in self._line.words():
                 if "exit" in said and not self._exit.done():
                     self._exit.set_result(int(said["exit"]))
                 elif "error" in said:
-                    error = failures.from_json(said)
-        if not self._exit.done():
-            self._exit.set_exception(error)
-        for stream in self._queues.values():
-            await stream.put(b"")
+                    self._error = failures.from_json(said)
+        except (TransportError, ValueError) as error:
+            self._error = TransportError(f"the sidecar sent nonsense: {error}")
+        finally:
+            if not self._exit.done():
+                self._exit.set_exception(self._error)
 
-    async def _read(self, stream: bytes) -> bytes:
-        if stream in self._ended:
-            return b""
-        data = await self._queues[stream].get()
-        if not data:
-            self._ended.add(stream)
-        return data
+    async def _read(self, stream: Stream) -> bytes:
+        try:
+            return await stream.read()
+        except TransportError:
+            raise self._error from None
 
     async def read(self) -> bytes:
         """See ContainerProcess."""
-        return await self._read(wire.OUTPUT)
+        return await self._read(self._line.data)
 
     async def read_error(self) -> bytes:
         """See ContainerProcess."""
-        return await self._read(wire.ERROR)
+        return await self._read(self._line.errors)
 
     async def write(self, data: bytes) -> None:
         """See ContainerProcess."""
-        for start in range(0, len(data), _PIECE):
-            await self._send(wire.INPUT + data[start : start + _PIECE])
-
-    async def _send(self, data: bytes) -> None:
         try:
-            await self._socket.send_bytes(data)
-        except (ConnectionError, aiohttp.ClientError) as error:
+            await self._line.data.write(data)
+        except TransportError as error:
             raise HostError("it reads no more: the stream was closed") from error
 
     async def close_stdin(self) -> None:
         """See ContainerProcess."""
-        await self._send(wire.INPUT)
+        try:
+            await self._line.data.end()
+        except TransportError as error:
+            raise HostError("it reads no more: the stream was closed") from error
 
     async def close_write(self) -> None:
         """See PodConnection."""
-        await self._send(wire.INPUT)
+        await self.close_stdin()
 
     async def resize(self, columns: int, rows: int) -> None:
         """See ContainerProcess."""

@@ -89,5 +89,5 @@ class Open:
     port: int = 0
 
 
-# What the first byte of a binary message says: which stream it is of. An empty one is its end.
-INPUT, OUTPUT, ERROR = b"\0", b"\1", b"\2"
+# Which of a stream's two halves a frame is of: what goes in and comes out; standard error.
+DATA, ERRORS = 0, 1

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -32,6 +32,7 @@ from slurm_plugin.contract import (
 )  # fmt: skip
 from slurm_plugin.editing import wanted
 from slurm_plugin.errors import (
+    HostError,
     PodNotFoundError,
     SlurmUnavailableError,
     SubmissionRejectedError,
@@ -253,6 +254,83 @@ async def test_a_command_has_its_streams_and_its_exit_code(client: SidecarProvid
 async def _write(process: ContainerProcess, data: bytes) -> None:
     await process.write(data)
     await process.close_stdin()
+
+
+async def test_a_client_that_reads_nothing_for_a_while_is_not_cut_off(
+    client: SidecarProvider, sidecar: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "PULSE_SECONDS", 0.2)
+    async with client.exec(UID, "c", ["head", "-c", "9000000", "/dev/zero"], stdin=False, tty=False) as process:
+        read = len(await process.read())
+        await asyncio.sleep(1.5)  # as somebody looks at one page of `less`
+        while piece := await process.read():
+            read += len(piece)
+        assert read == 9_000_000
+        assert await process.wait() == 0
+
+
+async def test_a_command_that_reads_nothing_for_a_while_is_not_cut_off(
+    client: SidecarProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "PULSE_SECONDS", 0.2)
+    async with client.exec(UID, "c", ["sh", "-c", "sleep 1.5; wc -c"], stdin=True, tty=False) as process:
+        writing = asyncio.create_task(_write(process, bytes(9_000_000)))
+        assert await process.read() == b"9000000\n"
+        assert await process.wait() == 0
+        await writing
+
+
+class Breaking(LocalPods):
+    """What is read of its processes breaks off; what is written to its connections finds nobody."""
+
+    @asynccontextmanager
+    async def exec(
+        self, uid: PodUid, container: str, argv: Sequence[str], *, stdin: bool, tty: bool
+    ) -> AsyncIterator[ContainerProcess]:
+        async with super().exec(uid, container, argv, stdin=stdin, tty=tty) as process:
+            process.read = self._broken  # type: ignore[method-assign]
+            yield process
+
+    @asynccontextmanager
+    async def connect(self, uid: PodUid, port: int) -> AsyncIterator[PodConnection]:
+        async with super().connect(uid, port) as connection:
+            connection.write = self._deaf  # type: ignore[method-assign]
+            yield connection
+
+    async def _broken(self) -> bytes:
+        raise HostError("the node went away")
+
+    async def _deaf(self, _data: bytes) -> None:
+        raise HostError("the server takes no more")
+
+
+async def test_the_words_of_what_breaks_in_the_middle_arrive(client: SidecarProvider, sidecar: Running) -> None:
+    sidecar.site.inside = Breaking()
+    async with client.exec(UID, "c", ["sleep", "300"], stdin=False, tty=False) as process:
+        with pytest.raises(HostError, match="the node went away"):
+            await process.read()
+        with pytest.raises(HostError, match="the node went away"):
+            await process.wait()
+
+
+async def test_a_server_that_listens_no_more_is_heard_to_its_end(
+    client: SidecarProvider, sidecar: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "PULSE_SECONDS", 0.2)
+    sidecar.site.inside = Breaking()
+
+    async def late(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(1.5)
+        writer.write(b"last words")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(late, "127.0.0.1", 0)
+    async with server, client.connect(UID, server.sockets[0].getsockname()[1]) as connection:
+        for _ in range(40):  # more than a window
+            await connection.write(bytes(10_000))
+        assert await connection.read() == b"last words"
+        assert await connection.read() == b""
 
 
 async def test_leaving_a_command_ends_it(client: SidecarProvider, sidecar: Running) -> None:
