@@ -80,10 +80,12 @@ class InterLinkClient:
         return self._open().request(method, self._base + path, data=data, headers=self._headers(), timeout=timeout)
 
     async def _ask(self, method: str, path: str, body: object) -> tuple[int, bytes]:
-        """Return the answer's code and body. Raises TransportError when none came."""
+        """Return the answer's code and body. Raises TransportError when none came, SlurmUnavailableError: nothing was sent."""
         try:
             async with self._request(method, path, body, total=self._settings.request_timeout_seconds) as answer:
                 return answer.status, await answer.read()
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise SlurmUnavailableError(f"interLink at {self._settings.url} can't be reached: {error}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise TransportError(
                 f"interLink at {self._settings.url}: {path}: {error or 'no answer in time'}"
@@ -92,7 +94,8 @@ class InterLinkClient:
     async def create(self, pod: Pod, content: PodContent) -> str:
         """Return the job's id.
 
-        Raises SubmissionRejectedError with the plugin's words, SlurmUnavailableError (503: later), or TransportError.
+        Raises SubmissionRejectedError with the plugin's words, SlurmUnavailableError (503, or nothing was sent: later), or
+        TransportError.
         """
         made = wire.create_request if self._settings.speaks == "api" else wire.retrieved_pod
         code, answer = await self._ask("POST", "/create", made(pod, content))

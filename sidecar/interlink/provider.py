@@ -13,7 +13,14 @@ from collections.abc import AsyncGenerator, Callable
 
 from slurm_plugin.cluster import Cluster, Partition, SlurmNode
 from slurm_plugin.contract import LogOptions, PodContent, PodReport, Report
-from slurm_plugin.errors import HostError, InvalidQuantityError, PodNotFoundError, SlurmletError, TransportError
+from slurm_plugin.errors import (
+    HostError,
+    InvalidQuantityError,
+    PodNotFoundError,
+    SlurmletError,
+    SlurmUnavailableError,
+    TransportError,
+)
 from slurm_plugin.job import JobId, PodUid
 from slurm_plugin.pod import Pod
 from slurm_plugin.quantity import parse_quantity
@@ -63,7 +70,7 @@ class InterLinkProvider:
         async with self._serial[uid]:
             known = self._pods.get(uid)
             if known is not None and not known.job_id:
-                known = await self._ask(known)  # created by an earlier attempt whose answer was lost?
+                known = await self._look_for(known)  # created by an earlier attempt whose answer was lost?
             if known is not None and known.job_id:
                 return JobId(known.job_id)
             await self._keep(Known(pod))
@@ -71,18 +78,43 @@ class InterLinkProvider:
                 job_id = await self._client.create(pod, content)
             except TransportError:
                 raise  # whether it was created is unknown: the next attempt asks first
+            except SlurmUnavailableError:
+                if known is None:
+                    await self._drop(uid)  # nothing was sent, or it takes nothing now
+                raise
             except SlurmletError:
                 await self._withdraw(pod)
                 raise
             await self._keep(Known(pod, job_id))
             return JobId(job_id)
 
+    async def _look_for(self, known: Known) -> Known:
+        """Ask about a pod that may not be there, of which the reference plugin says 500 and no more."""
+        try:
+            return await self._ask(known)
+        except HostError as error:
+            await self._client.ping()  # it has no trouble of its own
+            log.info("%s: it is taken not to be there", error)
+            return known
+
     async def _withdraw(self, pod: Pod) -> None:
         """After a refusal: plugins are known to refuse a pod whose job runs all the same."""
-        with contextlib.suppress(HostError):  # it refused the pod, and has nothing to delete
-            await self._client.delete(pod)
-        self._pods.pop(PodUid(pod.metadata.uid), None)
-        await asyncio.to_thread(self._store.remove, PodUid(pod.metadata.uid))
+        await self._delete(Known(pod))
+        await self._drop(PodUid(pod.metadata.uid))
+
+    async def _delete(self, known: Known) -> None:
+        """Delete a pod; the failure is no error where it may not be there, for the reference plugin panics then."""
+        try:
+            await self._client.delete(known.pod)
+        except (HostError, TransportError) as error:
+            if known.job_id:
+                raise
+            await self._client.ping()  # it has no trouble of its own
+            log.info("%s: it is taken not to be there", error)
+
+    async def _drop(self, uid: PodUid) -> None:
+        self._pods.pop(uid, None)
+        await asyncio.to_thread(self._store.remove, uid)
 
     async def _keep(self, known: Known) -> None:
         await asyncio.to_thread(self._store.write, known)
@@ -95,7 +127,7 @@ class InterLinkProvider:
             known = self._pods.get(uid)
             if known is None or known.gone or (known.final and known.job_id):
                 return
-            await self._client.delete(known.pod)
+            await self._delete(known)
             self._pods[uid] = deleted(known, "deleted through interLink", time.time())
             self._reporting.tell(uid)
 
@@ -105,9 +137,8 @@ class InterLinkProvider:
             known = self._pods.get(uid)
             if known is not None:
                 if not known.gone:
-                    await self._client.delete(known.pod)
-                await asyncio.to_thread(self._store.remove, uid)
-                self._pods.pop(uid, None)
+                    await self._delete(known)
+                await self._drop(uid)
         self._serial.pop(uid, None)
 
     async def update(self, uid: PodUid, content: PodContent) -> None:

@@ -1,4 +1,7 @@
-"""An interLink plugin in a few lines, with the habits of the reference one; pods run in its memory."""
+"""An interLink plugin in a few lines, as bad as the reference one; pods run in its memory.
+
+Of a pod that it does not know its status is 500 for ever, and to delete it panics: the connection breaks.
+"""
 
 import json
 from collections.abc import AsyncIterator
@@ -21,6 +24,7 @@ class Plugin:
     refuse_code: int = 504
     runs_all_the_same: bool = False
     lose_the_answer: bool = False
+    loses_the_pod: bool = False
     answers_for_another: bool = False
     as_list: bool = False
 
@@ -37,7 +41,7 @@ class Plugin:
         body = await request.json()
         self.created.append(body)
         uid = body["pod"]["metadata"]["uid"]
-        if not self.refuse or self.runs_all_the_same:
+        if (not self.refuse or self.runs_all_the_same) and not self.loses_the_pod:
             self.pods[uid] = body["pod"]
         if self.refuse:
             return web.Response(status=self.refuse_code, text=self.refuse)
@@ -50,7 +54,11 @@ class Plugin:
     async def _delete(self, request: web.Request) -> web.Response:
         self.verbs.append(request.method)
         uid = (await request.json())["metadata"]["uid"]
-        return web.Response(text="gone") if self.pods.pop(uid, None) else web.Response(status=500, text="no such pod")
+        if uid not in self.pods:
+            assert request.transport is not None
+            request.transport.abort()
+        self.pods.pop(uid, None)
+        return web.Response(text="gone")
 
     async def _status(self, request: web.Request) -> web.Response:
         pods = await request.json()
@@ -60,7 +68,7 @@ class Plugin:
         if self.answers_for_another:
             return web.json_response([{"UID": "another", "name": "x", "containers": [ended(0)]}])
         if uid not in self.pods:
-            return web.json_response(None)
+            return web.Response(status=500, text="Some errors occurred while checking pods statuses")
         return web.json_response([
             {"name": "p", "namespace": "default", "UID": uid, "JID": f"job-{uid}",
              "containers": self.statuses.get(uid, []), "initContainers": None}

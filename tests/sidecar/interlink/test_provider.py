@@ -106,6 +106,53 @@ async def test_a_lost_answer_to_create_makes_no_second_pod(
     await again.close()
 
 
+async def test_a_pod_whose_creation_never_arrived_is_created_by_the_next_attempt(
+    plugin: Plugin, provider: InterLinkProvider
+) -> None:
+    plugin.lose_the_answer = plugin.loses_the_pod = True
+    with pytest.raises(TransportError):
+        await provider.submit(pod(), NOTHING)
+    plugin.lose_the_answer = plugin.loses_the_pod = False
+    assert await provider.submit(pod(), NOTHING) == "job-u-1"
+
+
+async def test_a_plugin_that_is_away_is_given_nothing_and_keeps_nothing(
+    plugin: Plugin, settings: InterLinkSettings, tmp_path: Path
+) -> None:
+    away = settings.model_copy(update={"url": f"unix://{tmp_path}/later"})
+    provider = InterLinkProvider(away)
+    with pytest.raises(SlurmUnavailableError, match="later"):
+        await provider.submit(pod(), NOTHING)
+    await provider.terminate(PodUid("u-1"), 30)  # there is nothing to be deleted
+    async with served(plugin, str(tmp_path / "later")):
+        assert await provider.submit(pod(), NOTHING) == "job-u-1"
+        await provider.close()
+
+
+async def test_a_pod_that_the_plugin_never_got_can_be_deleted(
+    plugin: Plugin, provider: InterLinkProvider, settings: InterLinkSettings
+) -> None:
+    plugin.lose_the_answer = plugin.loses_the_pod = True
+    with pytest.raises(TransportError):
+        await provider.submit(pod(), NOTHING)
+    await provider.terminate(PodUid("u-1"), 30)
+    snapshot = await until(provider, lambda item: isinstance(item, Snapshot))
+    assert isinstance(snapshot, Snapshot)
+    assert snapshot.reports[0].over
+    await provider.forget(PodUid("u-1"))
+    assert modes(settings.directory) == [0o700]
+
+
+async def test_a_refused_pod_of_which_the_plugin_kept_nothing_is_refused_in_its_words(
+    plugin: Plugin, provider: InterLinkProvider
+) -> None:
+    plugin.refuse = "sbatch: error: no such partition"
+    with pytest.raises(SubmissionRejectedError, match="no such partition"):
+        await provider.submit(pod(), NOTHING)
+    plugin.refuse = ""
+    assert await provider.submit(pod(), NOTHING) == "job-u-1"
+
+
 async def test_a_refused_pod_is_refused_in_the_plugins_words_and_deleted(
     plugin: Plugin, provider: InterLinkProvider
 ) -> None:
