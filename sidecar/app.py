@@ -25,13 +25,14 @@ from slurm_plugin.errors import SlurmletError, UnsupportedFieldError
 from slurm_plugin.job import PodUid
 from slurm_plugin.pod import Pod
 
-from . import failures, streams, wire
+from . import failures, pieces, streams, wire
 from .changes import whole
 from .codec import decode, encode
-from .feed import Feed
+from .feed import Feed, Numbered
 from .logs import answer_log
 from .middleware import TokenFile, answer, authentication, counting
 from .openapi import document
+from .pulse import pulsed
 
 log = logging.getLogger(__name__)
 
@@ -153,13 +154,13 @@ class Sidecar:
     async def _log(self, request: web.Request) -> web.StreamResponse:
         options: LogOptions = (await _body(request, wire.LogRequest)).options
         log_of = self._provider.logs(_uid(request), request.match_info["container"], options)
-        return await answer_log(request, log_of, media="application/octet-stream")
+        return await answer_log(request, pieces.write(log_of), media=pieces.MEDIA)
 
     async def _reports(self, request: web.Request) -> web.StreamResponse:
         epoch, sequence = request.query.get("epoch", ""), int(request.query.get("sequence", "0"))
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
-        async with aclosing(_pulsed(self._feed.read(epoch, sequence))) as lines:
+        async with aclosing(_lines(self._feed.read(epoch, sequence))) as lines:
             async for line in lines:
                 await response.write(line)
         return response
@@ -180,24 +181,12 @@ class Sidecar:
         return socket
 
 
-async def _pulsed(reports: AsyncGenerator[Any, None]) -> AsyncGenerator[bytes, None]:
+async def _lines(reports: AsyncGenerator[Numbered, None]) -> AsyncGenerator[bytes, None]:
     """Yield a line for each report, and an empty one whenever there was none for a while."""
-    item: asyncio.Task[Any] | None = None
-    try:
-        while True:
-            item = item or asyncio.ensure_future(anext(reports))
-            done, _ = await asyncio.wait({item}, timeout=wire.PULSE_SECONDS)
-            if not done:
-                yield b"\n"
-                continue
-            numbered, item = item.result(), None
-            line = wire.Line(numbered.epoch, numbered.sequence, numbered.report)
-            yield json.dumps(encode(line, wire.Line)).encode() + b"\n"
-    finally:
-        if item is not None:
-            item.cancel()
-            await asyncio.gather(item, return_exceptions=True)
-        await reports.aclose()
+    async with aclosing(pulsed(reports, wire.PULSE_SECONDS)) as items:
+        async for item in items:
+            line = None if item is None else wire.Line(item.epoch, item.sequence, item.report)
+            yield b"\n" if line is None else json.dumps(encode(line, wire.Line)).encode() + b"\n"
 
 
 async def _body(request: web.Request, kind: Any) -> Any:

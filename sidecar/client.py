@@ -31,7 +31,7 @@ from slurm_plugin.errors import ConfigurationError, HostError, SlurmletError, Sl
 from slurm_plugin.job import JobId, PodUid
 from slurm_plugin.pod import Pod
 
-from . import failures, wire
+from . import failures, pieces, wire
 from .codec import decode, encode
 from .config import ClientSettings
 from .middleware import TokenFile
@@ -53,13 +53,20 @@ _SILENCE_SECONDS = 3 * wire.PULSE_SECONDS
 class SidecarProvider:
     """Runs pods through one sidecar. ``socket_path``: the unix socket that leads to one that calls, while it is connected.
 
-    ``submit_seconds``: how long the answer to a change is waited for.
+    ``submit_seconds``: how long the answer to a change is waited for. ``silence_seconds``: after how long without a sign
+    of life a log or the reports have broken off.
     """
 
     def __init__(
-        self, settings: ClientSettings, *, socket_path: str = "", submit_seconds: float = _SUBMIT_SECONDS
+        self,
+        settings: ClientSettings,
+        *,
+        socket_path: str = "",
+        submit_seconds: float = _SUBMIT_SECONDS,
+        silence_seconds: float = _SILENCE_SECONDS,
     ) -> None:
         self._settings = settings
+        self._silence_seconds = silence_seconds
         self._submit_seconds = submit_seconds
         url = settings.url or _UNIX + socket_path
         self._socket_path = url.removeprefix(_UNIX) if url.startswith(_UNIX) else ""
@@ -75,56 +82,57 @@ class SidecarProvider:
 
     async def cluster(self) -> Cluster:
         """See Provider."""
-        found: Cluster = decode(await self._ask("GET", wire.CLUSTER), Cluster)
+        found: Cluster = await self._ask("GET", wire.CLUSTER, Cluster)
         return found
 
     async def submit(self, pod: Pod, content: PodContent) -> JobId:
         """See Provider. After TransportError call again: the sidecar knows the pod by its UID."""
         body = encode(wire.Submit(pod, content), wire.Submit)
-        said = await self._ask("POST", wire.PODS, body, timeout=self._submit_seconds, lost=TransportError)
-        return JobId(decode(said, wire.Submitted).job_id)
+        said: wire.Submitted = await self._ask(
+            "POST", wire.PODS, wire.Submitted, body, timeout=self._submit_seconds, lost=TransportError
+        )
+        return JobId(said.job_id)
 
     async def terminate(self, uid: PodUid, grace_seconds: int) -> None:
         """See Provider."""
         body = encode(wire.Terminate(grace_seconds), wire.Terminate)
-        await self._ask("POST", _path(wire.TERMINATE, uid), body, timeout=self._submit_seconds, lost=TransportError)
+        await self._change("POST", _path(wire.TERMINATE, uid), body, timeout=self._submit_seconds)
 
     async def forget(self, uid: PodUid) -> None:
         """See Provider."""
-        await self._ask("DELETE", _path(wire.POD, uid), timeout=self._submit_seconds, lost=TransportError)
+        await self._change("DELETE", _path(wire.POD, uid), timeout=self._submit_seconds)
 
     async def update(self, uid: PodUid, content: PodContent) -> None:
         """See Provider."""
-        await self._ask("PUT", _path(wire.CONTENT, uid), encode(content, PodContent), lost=TransportError)
+        await self._change("PUT", _path(wire.CONTENT, uid), encode(content, PodContent))
 
     async def edit(self, pod: Pod) -> None:
         """See Editable."""
         path = _path(wire.POD, PodUid(pod.metadata.uid))
-        await self._ask("PUT", path, encode(wire.Edit(pod), wire.Edit), lost=TransportError)
+        await self._change("PUT", path, encode(wire.Edit(pod), wire.Edit))
 
     async def extend(self, pod: Pod, content: PodContent) -> None:
         """See Extendable."""
         path = _path(wire.CONTAINERS, PodUid(pod.metadata.uid))
         body = encode(wire.Extend(pod, content), wire.Extend)
-        await self._ask("POST", path, body, timeout=_SUBMIT_SECONDS, lost=TransportError)
+        await self._change("POST", path, body, timeout=self._submit_seconds)
 
     async def usage(self) -> tuple[PodUsage, ...]:
         """See Measurable."""
-        found: tuple[PodUsage, ...] = decode(await self._ask("GET", wire.USAGE), tuple[PodUsage, ...])
+        found: tuple[PodUsage, ...] = await self._ask("GET", wire.USAGE, tuple[PodUsage, ...])
         return found
 
     async def logs(self, uid: PodUid, container: str, options: LogOptions) -> AsyncGenerator[bytes, None]:
         """See Provider."""
         path = _path(wire.LOGS, uid).replace("{container}", quote(container, safe=""))
         body = encode(wire.LogRequest(options), wire.LogRequest)
-        limits = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
         try:
             session = await self._connected()
             async with session.post(
-                self._base + path, json=body, headers=await self._headers(), timeout=limits
+                self._base + path, json=body, headers=await self._headers(), timeout=self._endless()
             ) as said:
                 await _raise_for(said, self._name, self._settings.token_file)
-                async for data in said.content.iter_any():
+                async for data in pieces.read(said.content.iter_any()):
                     yield data
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise TransportError(f"{self._name}: {self._why(error)}") from error
@@ -159,12 +167,11 @@ class SidecarProvider:
             failures_so_far += 1
 
     async def _lines(self, epoch: str, sequence: int) -> AsyncGenerator[wire.Line, None]:
-        limits = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS)
         query = f"?epoch={quote(epoch)}&sequence={sequence}"
         try:
             session = await self._connected()
             async with session.get(
-                self._base + wire.REPORTS + query, headers=await self._headers(), timeout=limits
+                self._base + wire.REPORTS + query, headers=await self._headers(), timeout=self._endless()
             ) as said:
                 await _raise_for(said, self._name, self._settings.token_file)
                 rest = b""
@@ -235,23 +242,30 @@ class SidecarProvider:
         why = handshake_failure(error, hung_up=hung_up, ca_file=ca_file, pair=pair)
         return why or str(error) or type(error).__name__
 
+    async def _change(self, method: str, path: str, body: Any = None, *, timeout: float = _QUERY_SECONDS) -> None:
+        await self._ask(method, path, dict[str, Any], body, timeout=timeout, lost=TransportError)
+
     async def _ask(
-        self, method: str, path: str, body: Any = None, *, timeout: float = _QUERY_SECONDS,
+        self, method: str, path: str, kind: Any, body: Any = None, *, timeout: float = _QUERY_SECONDS,
         lost: Callable[[str], SlurmletError] = SlurmUnavailableError,
     ) -> Any:  # fmt: skip
-        """Ask and wait for the answer; ``lost`` is what no answer to something that was sent means."""
+        """Ask for something of a kind; ``lost`` is what no answer to something that was sent means."""
         limits = aiohttp.ClientTimeout(total=timeout, sock_connect=_CONNECT_SECONDS)
         try:
             session = await self._connected()
             async with session.request(
                 method, self._base + path, json=body, headers=await self._headers(), timeout=limits
             ) as said:
-                await _raise_for(said, self._name, self._settings.token_file)
-                return await said.json()
+                await _raise_for(said, self._name, self._settings.token_file, lost)
+                return decode(await said.json(), kind)
         except aiohttp.ClientConnectorError as error:  # nothing was sent
             raise SlurmUnavailableError(f"{self._name}: {self._why(error)}") from error
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise lost(f"{self._name}: {method} {path}: {self._why(error)}") from error
+
+    def _endless(self) -> aiohttp.ClientTimeout:
+        """Return the limits of an answer that goes on for ever, in which there is a sign of life now and then."""
+        return aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=self._silence_seconds)
 
     async def _headers(self) -> dict[str, str]:
         if self._tokens is None:
@@ -289,7 +303,13 @@ class SidecarProvider:
         self._session, self._replaced = None, []
 
 
-async def _raise_for(said: aiohttp.ClientResponse, name: str, token_file: str | None) -> None:
+async def _raise_for(
+    said: aiohttp.ClientResponse,
+    name: str,
+    token_file: str | None,
+    lost: Callable[[str], SlurmletError] = SlurmUnavailableError,
+) -> None:
+    """Raise the error that an answer stands for. A proxy's own words about its trouble are ``lost``: no answer came."""
     if said.status == 401:
         ours = token_file or "none: no token_file is given"
         raise SlurmUnavailableError(
@@ -300,8 +320,9 @@ async def _raise_for(said: aiohttp.ClientResponse, name: str, token_file: str | 
             body = await said.json()
         except (aiohttp.ClientError, ValueError):
             body = None
-        if not isinstance(body, dict):
-            raise SlurmUnavailableError(f"{name} answered {said.status}, which no sidecar does")
+        if not isinstance(body, dict) or "error" not in body:
+            kind = lost if said.status >= 500 else SlurmUnavailableError
+            raise kind(f"{name} answered {said.status}, which no sidecar does")
         raise failures.from_json(body)
 
 

@@ -5,9 +5,10 @@ from typing import Any
 from slurm_plugin.cluster import Cluster
 from slurm_plugin.contract import PodContent, PodUsage
 
-from . import wire
+from . import pieces, wire
 from .codec import schema
 
+_LOG = "A container's log: pieces, each after its length in four bytes, big-endian; one of length 0 says no more than that it lives."
 _ERROR = {"type": "object", "properties": {"error": {"type": "string"}, "message": {"type": "string"}}}
 
 
@@ -42,7 +43,7 @@ def document() -> dict[str, Any]:
             },
             wire.LOGS: {
                 "parameters": [_uid(), _parameter("container", "path", {"type": "string", "pattern": "^[a-z0-9.-]+$"})],
-                "post": _operation("A container's log.", None, body=wire.LogRequest, media="application/octet-stream"),
+                "post": _operation(_LOG, None, body=wire.LogRequest, media=pieces.MEDIA),
             },
             wire.STREAM: {
                 "parameters": [_uid()],

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from sidecar import wire
 from sidecar.client import SidecarProvider
@@ -404,3 +405,61 @@ async def test_the_description_names_every_route(sidecar: Running) -> None:
     served = {(str(r.resource.canonical), r.method) for r in application.router.routes() if r.resource is not None}
     ours = {(path, method) for path, method in served if path.startswith("/v1") and method != "HEAD"}
     assert ours == {(path, method) for path, method in described if method != "PARAMETERS"}
+
+
+async def test_a_quiet_log_is_followed_and_a_line_that_leads_nowhere_ends_it(
+    sidecar: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    client = SidecarProvider(ClientSettings(url=f"unix:{sidecar.socket}", token_file=str(token)), silence_seconds=1)
+    monkeypatch.setattr(wire, "PULSE_SECONDS", 0.1)
+    await client.submit(pod(), PodContent())
+    async with aclosing(client.logs(UID, "c", LogOptions(follow=True))) as log:
+        assert [await anext(log), await anext(log)] == [b"one\n", b"two\n"]
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(2):  # the sidecar has nothing to say, and is believed to live
+                await anext(log)
+    monkeypatch.setattr(wire, "PULSE_SECONDS", 60)
+    async with aclosing(client.logs(UID, "c", LogOptions(follow=True))) as log:
+        assert [await anext(log), await anext(log)] == [b"one\n", b"two\n"]
+        with pytest.raises(TransportError):
+            await anext(log)
+    await client.close()
+
+
+class Proxy:
+    """Answers everything in its own words, as one that stands before a sidecar does while that is away."""
+
+    def __init__(self, status: int, text: str, media: str) -> None:
+        self._answer = status, text, media
+
+    async def answer(self, _request: web.Request) -> web.Response:
+        status, text, media = self._answer
+        return web.Response(status=status, text=text, content_type=media)
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "media"),
+    [
+        (502, "<html>Bad Gateway</html>", "text/html"),
+        (504, '{"message": "upstream timed out"}', "application/json"),
+        (200, "<html>maintenance</html>", "text/html"),
+        (200, "{}", "application/json"),
+    ],
+)
+async def test_a_proxys_answer_to_a_change_leaves_its_outcome_unknown(
+    tmp_path: Path, status: int, text: str, media: str
+) -> None:
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", Proxy(status, text, media).answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.UnixSite(runner, str(tmp_path / "proxy")).start()
+    client = SidecarProvider(ClientSettings(url=f"unix:{tmp_path}/proxy"))
+    with pytest.raises(TransportError):
+        await client.submit(pod(), PodContent())
+    with pytest.raises(SlurmUnavailableError):
+        await client.cluster()
+    await client.close()
+    await runner.cleanup()
