@@ -4,9 +4,9 @@ The testbed brings up the two systems; what stands between them is started here 
 ``slurmlet vkubelet`` with a configuration file, speaking SSH to the login node as the ordinary user ``alice``.
 """
 
+import hashlib
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -20,6 +20,7 @@ import yaml
 from testbed import __main__ as testbed_command
 from testbed import processes
 from testbed.errors import TestbedError
+from testbed.kubernetes.account import Kubectl
 from testbed.paths import Layout
 from testbed.ports import Port
 from testbed.progress import say, step
@@ -27,6 +28,7 @@ from testbed.progress import say, step
 AGENT = "slurmlet-vkubelet"
 NODE = "slurm"
 _PROJECT = Path(__file__).resolve().parents[1]
+_PACKAGES = ("slurmlet", "vkubelet", "sidecar", "slurm_plugin")
 _EXAMPLE = _PROJECT / "examples" / "hello.yaml"
 _POD_SECONDS = 180.0
 _READY_SECONDS = 60.0
@@ -69,31 +71,35 @@ def testbed_environment(layout: Layout) -> dict[str, str]:
     return {**os.environ, **variables, "PATH": f"{layout.bin}:{os.environ.get('PATH', '/usr/bin:/bin')}"}
 
 
-def _kubectl(environment: Mapping[str, str], *words: str) -> str:
-    done = subprocess.run(
-        ("kubectl", *words), env=dict(environment), capture_output=True, text=True, check=False, timeout=120
-    )
-    if done.returncode != 0:
-        raise TestbedError(f"kubectl {' '.join(words)} failed: {done.stderr.strip()}")
-    return done.stdout
+def _started_from(configuration: str) -> str:
+    """Name all that an agent is started from: its configuration and the project's code, as they are now."""
+    files = (path for package in _PACKAGES for path in (_PROJECT / package).rglob("*.py"))
+    code = b"".join(hashlib.sha256(path.read_bytes()).digest() for path in sorted(files))
+    return hashlib.sha256(code + configuration.encode()).hexdigest()
 
 
-def _start_agent(layout: Layout, environment: Mapping[str, str]) -> None:
+def start_agent(layout: Layout, environment: Mapping[str, str]) -> None:
+    """Start the agent; one that lives already is kept if it would be started the same, and replaced if not."""
     directory = layout.state / "agent"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = directory / "slurmlet.yaml"
     port = layout.port(Port.AGENT)
-    path.write_text(yaml.safe_dump(agent_configuration(environment, node=NODE, port=port, directory=directory)))
+    configuration = yaml.safe_dump(agent_configuration(environment, node=NODE, port=port, directory=directory))
+    path.write_text(configuration)
+    marker, now = directory / "started-from", _started_from(configuration)
+    if not marker.exists() or marker.read_text() != now:
+        processes.stop(layout, AGENT)
+        marker.write_text(now)
     processes.start(
         layout, AGENT, [sys.executable, "-m", "slurmlet", "vkubelet", "--config", str(path)],
         env={**environment, "PYTHONPATH": str(_PROJECT)}, cwd=_PROJECT,
     )  # fmt: skip
 
 
-def _wait_for_node(layout: Layout, environment: Mapping[str, str]) -> None:
+def _wait_for_node(layout: Layout, kubectl: Kubectl) -> None:
     def ready() -> bool:
         processes.require(layout, AGENT)
-        nodes = json.loads(_kubectl(environment, "get", "nodes", "--output=json"))["items"]
+        nodes = json.loads(kubectl("get", "nodes", "--output=json"))["items"]
         status: dict[str, Any] = {"conditions": []}
         status = next((node["status"] for node in nodes if node["metadata"]["name"] == NODE), status)
         true = {condition["type"] for condition in status["conditions"] if condition["status"] == "True"}
@@ -105,11 +111,11 @@ def _wait_for_node(layout: Layout, environment: Mapping[str, str]) -> None:
     processes.wait_until("the node to be Ready", ready, timeout_seconds=_READY_SECONDS, log=layout.log(AGENT))
 
 
-def _follow_pod(environment: Mapping[str, str]) -> str:
+def _follow_pod(kubectl: Kubectl) -> str:
     """Print each change of the pod until it has ended; its phase then."""
     deadline, seen = time.monotonic() + _POD_SECONDS, ""
     while time.monotonic() < deadline:
-        pod = json.loads(_kubectl(environment, "get", "pod", "hello", "--output=json"))
+        pod = json.loads(kubectl("get", "pod", "hello", "--output=json"))
         phase, states = pod["status"]["phase"], pod["status"].get("containerStatuses", [])
         detail = ", ".join(next(iter(state["state"])) for state in states)
         if f"{phase} {detail}" != seen:
@@ -127,17 +133,18 @@ def start() -> int:
     if status := testbed_command.main(["up"]):
         return status
     environment = testbed_environment(layout)
+    kubectl = Kubectl(layout.bin / "kubectl", Path(environment["KUBECONFIG"]))
     try:
         with step("Registering the Slurm cluster as a node"):
-            _start_agent(layout, environment)
-            _wait_for_node(layout, environment)
-        say(_kubectl(environment, "get", "nodes", "--output=wide"))
-        _kubectl(environment, "delete", "pod", "hello", "--ignore-not-found", "--timeout=60s")
+            start_agent(layout, environment)
+            _wait_for_node(layout, kubectl)
+        say(kubectl("get", "nodes", "--output=wide"))
+        kubectl("delete", "pod", "hello", "--ignore-not-found", "--timeout=60s")
         say("$ kubectl apply -f examples/hello.yaml")
-        say(_kubectl(environment, "apply", f"--filename={_EXAMPLE}").rstrip())
-        phase = _follow_pod(environment)
+        say(kubectl("apply", f"--filename={_EXAMPLE}").rstrip())
+        phase = _follow_pod(kubectl)
         say("$ kubectl logs hello")
-        say(_kubectl(environment, "logs", "hello").rstrip())
+        say(kubectl("logs", "hello").rstrip())
     except TestbedError as error:
         say(f"demo: {error}\nThe agent's log: {layout.log(AGENT)}")
         return 1

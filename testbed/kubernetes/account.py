@@ -16,7 +16,6 @@ SERVICE_ACCOUNT = "slurmlet"
 _EXAMPLES = PROJECT_ROOT / "examples"
 _MANIFESTS = (Path(__file__).with_name("bootstrap.yaml"), _EXAMPLES / "rbac.yaml", _EXAMPLES / "tolerations.yaml")
 _TOKEN_LIFETIME = "87600h"  # noqa: S105  ten years: a testbed's token ends with the testbed
-_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +24,16 @@ class Kubectl:
 
     program: Path
     kubeconfig: Path
+    seconds: float = 120.0
+    """How long it may take: much, for a machine that has just started everything answers slowly."""
 
     def __call__(self, *words: str) -> str:
-        """Run `kubectl WORDS` and return what it prints; raises TestbedError with its own words."""
+        """Run `kubectl WORDS` and return what it prints; raises TestbedError with its own words, or when it takes too long."""
         argv = [str(self.program), f"--kubeconfig={self.kubeconfig}", *words]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=_SECONDS, check=False)
+        try:
+            done = subprocess.run(argv, capture_output=True, text=True, timeout=self.seconds, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise TestbedError(f"`kubectl {' '.join(words)}` did not end within {self.seconds:g} s.") from error
         if done.returncode:
             raise TestbedError(f"`kubectl {' '.join(words)}` exited with {done.returncode}: {done.stderr.strip()}")
         return done.stdout

@@ -6,6 +6,7 @@ import tarfile
 import threading
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -19,6 +20,8 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _FIRST_ANSWER_SECONDS = 5.0
 _SOCKET_SECONDS = 20.0
 _CHUNK_BYTES = 1 << 20
+_FAILURES = (OSError, HTTPException)
+"""What a download may end with; an answer that breaks off is an HTTPException, and that is no OSError."""
 
 
 def download(target: Path) -> None:
@@ -53,20 +56,20 @@ def checksum_of(file_name: str, sums: str) -> str:
 
 def _text(url: str) -> str:
     """The text at `url`. The deadline covers name resolution too, which a socket's time-out does not."""
-    answers: SimpleQueue[str | OSError] = SimpleQueue()
+    answers: SimpleQueue[str | Exception] = SimpleQueue()
 
     def ask() -> None:
         try:
             with urllib.request.urlopen(url, timeout=_FIRST_ANSWER_SECONDS) as response:  # noqa: S310  https, see above
                 answers.put(response.read().decode())
-        except OSError as error:
+        except _FAILURES as error:
             answers.put(error)
 
     asking = threading.Thread(target=ask, name=f"asking for {url}", daemon=True)
     asking.start()
     asking.join(_FIRST_ANSWER_SECONDS)
-    answer: str | OSError = TimeoutError("no answer") if answers.empty() else answers.get()
-    if isinstance(answer, OSError):
+    answer: str | Exception = TimeoutError("no answer") if answers.empty() else answers.get()
+    if isinstance(answer, Exception):
         raise TestbedError(f"{url} cannot be downloaded ({answer}).") from answer
     return answer
 
@@ -79,7 +82,7 @@ def _fetch(url: str, file: Path, sha256: str) -> None:
                 while chunk := response.read(_CHUNK_BYTES):
                     digest.update(chunk)
                     out.write(chunk)
-        except OSError as error:
+        except _FAILURES as error:
             raise TestbedError(f"{url} cannot be downloaded ({error}).") from error
     if digest.hexdigest() != sha256:
         raise TestbedError(f"{url} has SHA-256 {digest.hexdigest()}, but {sha256} is published.")
