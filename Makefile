@@ -1,5 +1,7 @@
 # make demo   a real Kubernetes and a real Slurm on this machine, and a pod running as a job
 # make test   every test, the end-to-end ones on those real parts included
+# make test-versions  on Slurm 22.05 and 26.05 what they answer differently
+# make test-faults    the faults and outages at full length: 500 submissions, a minute each
 # make check  lint, types, architecture and unit tests, in under a minute
 # make bench  what the bridge costs, beside plain sbatch
 # make down   stops everything that was started here
@@ -9,7 +11,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 AT_ONCE := $(shell expr 2 \* `nproc 2>/dev/null || echo 2`)
 
-.PHONY: demo test check unit bench down venv clean
+FULL_FAULTS := SLURMLET_FAULTY_SUBMISSIONS=500 SLURMLET_AWAY_SECONDS=60
+
+.PHONY: demo test test-versions test-faults check unit bench down venv clean
 .DEFAULT_GOAL := check
 
 demo: $(STAMP)
@@ -23,13 +27,20 @@ test: check
 	@$(BIN)/python -m testbed up
 	@$(BIN)/python -m tests.e2e
 
+test-versions: $(STAMP)
+	@$(BIN)/python -m tests.e2e.versions
+
+test-faults: $(STAMP)
+	@$(BIN)/python -m testbed up
+	@$(FULL_FAULTS) $(BIN)/python -m pytest -s -m e2e tests/e2e/test_faults.py tests/e2e/test_daemons.py
+
 check: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/vermin --no-tips -q -t=3.6- --violations slurm_plugin/runner slurm_plugin/hostagent slurm_plugin/jobdir.py
-	@$(BIN)/python -m pytest -q -n $(AT_ONCE) --dist worksteal -m "not e2e" tests
+	@$(BIN)/python -m pytest -q -n $(AT_ONCE) --dist worksteal -m "not e2e" --junitxml=build/tests/unit.xml tests
 
 unit: $(STAMP)
 	@$(BIN)/python -m pytest -q -n $(AT_ONCE) --dist worksteal -m "not e2e" tests
@@ -46,7 +57,7 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "Installing python3-venv …"; apt-get -qq update && apt-get -qq install -y python3-venv; }
 	@echo "Installing the Python packages into $(VENV) …"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar=off --editable '.[dev]'
 	@touch $@
 
 clean:
