@@ -10,6 +10,7 @@ image. All lies in the run's own directory on the node.
 """
 
 import errno
+import contextlib
 import os
 from typing import Callable, List, Tuple
 
@@ -33,10 +34,11 @@ def _loader() -> str:
 
 
 def make(directory: str) -> None:
-    """Make the FIFOs, and the place where the loader is mounted."""
+    """Make the FIFOs, and the place where the loader is mounted; those of an attempt that started nothing will do."""
     os.makedirs(directory, mode=0o700, exist_ok=True)
     for name in (_ARRIVALS, _ANSWERS, _HOLD):
-        os.mkfifo(os.path.join(directory, name), 0o600)
+        with contextlib.suppress(FileExistsError):
+            os.mkfifo(os.path.join(directory, name), 0o600)
     with open(os.path.join(directory, _LOADER), "wb"):
         pass
 
