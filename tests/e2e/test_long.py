@@ -35,12 +35,18 @@ def test_a_requeued_job_restarts_its_containers_and_says_so(requeued: tuple[Pods
     pods.kubectl("delete", "pod", "again", "--timeout=60s")
 
 
-def test_an_agent_away_for_seven_minutes_costs_no_pod_and_no_job(agent_away: tuple[Wait, Agent]) -> None:
+def test_an_agent_away_for_seven_minutes_costs_no_pod_and_no_job(
+    agent_away: tuple[Wait, Agent], testbed: Testbed
+) -> None:
     wait, agent = agent_away
     wait.rest(AWAY_SECONDS)
+    taints = (testbed.get("node", agent.node) or {})["spec"]["taints"]
+    assert ("node.kubernetes.io/unreachable", "NoExecute") in {(taint["key"], taint["effect"]) for taint in taints}
+    assert "deletionTimestamp" in (wait.pods.get("impatient") or {})["metadata"], "evictions were never tried"
     agent.start()
     agent.wait_ready()
     wait.assert_untouched()
+    wait.pods.wait_gone("impatient")
     wait.pods.kubectl("delete", "pod", "lasting", "--timeout=60s")
 
 

@@ -67,13 +67,27 @@ def slurm_away(testbed: Testbed) -> Iterator[tuple[Wait, Agent, Proxy]]:
 
 
 @pytest.fixture(scope="session")
-def agent_away(testbed: Testbed) -> Iterator[tuple[Wait, Agent]]:
-    """An agent that was killed."""
-    agent = Agent(testbed, "ssh", index=6)
+def agent_away(testbed: Testbed, ssh_agent: Agent) -> Iterator[tuple[Wait, Agent]]:
+    """An agent that was killed. Beside the pod that lasts it has one that tolerates its absence for 30 s alone.
+
+    Where most nodes of a zone are away, or all of all zones, the node controller takes it for its own trouble and evicts
+    nobody: the node has a zone of its own, and ``ssh_agent`` lives in another.
+    """
+    assert ssh_agent.pid
+    zone = {"labels": {"topology.kubernetes.io/zone": "away"}}
+    agent = Agent(testbed, "ssh", index=6, settings={"node": zone})
     agent.start()
     agent.wait_ready()
     namespaces = make_pods(testbed, agent)
-    wait = lasting(next(namespaces))
+    pods = next(namespaces)
+    impatient = manifest("impatient", agent, "sleep", "3600")
+    impatient["spec"]["tolerations"] += [
+        {"key": f"node.kubernetes.io/{what}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30}
+        for what in ("unreachable", "not-ready")
+    ]
+    pods.apply(impatient)
+    wait = lasting(pods)
+    pods.wait_phase("impatient", "Running")
     agent.kill()
     yield wait, agent
     next(namespaces, None)
