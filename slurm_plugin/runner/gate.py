@@ -9,8 +9,8 @@ So the node's dynamic loader is executed there for that moment, waiting to open 
 image. All lies in the run's own directory on the node.
 """
 
-import errno
 import contextlib
+import errno
 import os
 from typing import Callable, List, Tuple
 
