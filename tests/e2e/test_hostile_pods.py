@@ -90,6 +90,31 @@ def test_configmap_and_secret_values_are_never_expanded(pods: Pods) -> None:
     assert received(pods, "raw") == [[], {"V1": value}]
 
 
+def test_a_hostile_path_is_mounted_and_worked_in_as_it_is(pods: Pods) -> None:
+    # Apptainer can't mount a path with a control character, and the container's state says so.
+    path = "/mnt/" + "|".join(piece for piece in NASTY if piece.isprintable())
+    pod = echo_pod(pods, "paths", [], {})
+    container = pod["spec"]["containers"][0]
+    told = "import base64,json,os; print(base64.b64encode(json.dumps([os.getcwd(), os.path.ismount('.')]).encode()).decode())"
+    container |= {"command": ["python3", "-c", told], "workingDir": path}
+    container["volumeMounts"] = [{"name": "v", "mountPath": path}]
+    pod["spec"]["volumes"] = [{"name": "v", "emptyDir": {}}]
+    pods.apply(pod)
+    assert received(pods, "paths") == [path, True]
+
+
+def test_a_nul_is_refused_by_its_path_if_the_api_server_takes_it(pods: Pods) -> None:
+    pod = manifest("nul", pods.agent, "true", args=["a\0"])
+    made = pods.testbed.run(
+        "kubectl", f"--namespace={pods.namespace}", "create", "--filename=-", stdin=json.dumps(pod), check=False
+    )
+    if made.returncode == 0:
+        assert "spec.containers[0].args[0]" in pods.wait_phase("nul", "Failed")["message"]
+        assert pods.jobs("nul") == []
+    else:
+        assert pods.get("nul") is None
+
+
 @pytest.mark.parametrize(
     ("annotation", "value"),
     [("partition", "cpu --uid=0"), ("account", 'a"\n#SBATCH --uid=0'), ("reservation", "-x"), ("constraint", "a b")],
