@@ -50,7 +50,7 @@ def decode(message: WSMessage, *, is_base64: bool) -> tuple[int, bytes]:
 
 
 class WebSocketChannel:
-    """One channel. Its two halves end each for itself; only v5 can say so to the client."""
+    """One channel. The client's half may end before ours (v5), and not after it."""
 
     def __init__(self, number: int, connection: "ChannelConnection", room: Room) -> None:
         self.number = number
@@ -67,7 +67,11 @@ class WebSocketChannel:
             await self._connection.send(self.number, data[start : start + PIECE])
 
     async def close(self) -> None:
-        """Say that this was all, which the subprotocols can't: the end of the connection says it."""
+        """Say that this was all, which the subprotocols can't: the end of the connection says it.
+
+        So whoever is to see that end sends nothing more that counts: the client's half ends with ours.
+        """
+        self.inbox.end()
 
 
 class ChannelConnection:

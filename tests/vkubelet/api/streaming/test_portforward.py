@@ -221,6 +221,24 @@ async def test_channels_begin_with_their_port(server, port, protocol):
         assert heads == [port.to_bytes(2, "little")] * 2 + [closed.to_bytes(2, "little")] * 2
 
 
+async def test_channels_end_with_the_server_for_the_client_cannot_say_that_it_has_no_more(server):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readline())
+        writer.close()
+
+    greeter = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = server.make_url(f"{FORWARD}?port={greeter.sockets[0].getsockname()[1]}")
+    async with (
+        greeter,
+        asyncio.timeout(30),
+        aiohttp.ClientSession() as session,
+        session.ws_connect(url, protocols=("v4.channel.k8s.io",)) as socket,
+    ):
+        await socket.send_bytes(b"\0hello\n")
+        assert [message.data[1:] async for message in socket][2:] == [b"hello\n"]
+        assert socket.close_code == 1000
+
+
 def test_ports_are_repeated_or_separated_by_commas():
     assert query_ports(["80,81", "82"]) == [80, 81, 82]
 
