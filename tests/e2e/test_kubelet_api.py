@@ -194,6 +194,7 @@ def tokens(testbed: Testbed, served: Agent) -> Iterator[dict[str, str]]:
     testbed.kubectl("delete", "--filename=-", "--ignore-not-found", stdin=listing)
 
 
+@pytest.mark.checklist(11)
 def test_each_path_needs_its_own_subresource_and_no_other_opens_it(
     served: Agent, pods: Pods, tokens: dict[str, str]
 ) -> None:
@@ -220,6 +221,7 @@ def test_a_certificate_of_an_unknown_ca_is_nobody_and_disturbs_nobody(
 # --- what the node shows ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.checklist(53)
 def test_the_api_servers_proxy_reaches_what_a_kubelet_shows(testbed: Testbed, filed: tuple[Agent, Path]) -> None:
     agent, _ = filed
     for pods in make_pods(testbed, agent):
@@ -261,6 +263,7 @@ def test_usage_is_told_for_each_running_container(served: Agent, pods: Pods, tok
     )
 
 
+@pytest.mark.checklist(52)
 def test_kubectl_top_shows_pods_and_node(testbed: Testbed, served: Agent, pods: Pods) -> None:
     pods.wait_phase("busy", "Running")
 
@@ -279,6 +282,7 @@ def test_kubectl_top_shows_pods_and_node(testbed: Testbed, served: Agent, pods: 
     assert int(node[1].removesuffix("m")) > 50
 
 
+@pytest.mark.checklist(52)
 def test_an_autoscaler_scales_by_what_pods_use(pods: Pods) -> None:
     def replicas() -> int:
         found = pods.testbed.get("deployment", "web", pods.namespace)
@@ -291,6 +295,7 @@ def test_an_autoscaler_scales_by_what_pods_use(pods: Pods) -> None:
 # --- logs -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.checklist(9, 45)
 def test_logs_of_init_restarted_and_running_containers(pods: Pods) -> None:
     pods.wait("twice", "to run again", lambda s: s["containerStatuses"][0].get("restartCount") == 1 and "running" in s["containerStatuses"][0]["state"])  # fmt: skip
     assert set(pods.kubectl("logs", "twice", "--container=early").split()) == {"prepared", "oops"}
@@ -318,6 +323,7 @@ def test_the_port_refuses_logs_in_the_kubelets_words(
     assert answer(served, f"{base}/main?stream=Stdout&limitBytes=6", token) == (200, "line 1")
 
 
+@pytest.mark.checklist(45)
 def test_a_followed_log_goes_on_across_rotation_and_ends_with_its_container(pods: Pods) -> None:
     # 3 MiB in files of 1 MiB, told slowly enough for one who follows.
     script = "i=0; while [ $i -lt 48 ]; do i=$((i+1)); head -c 65536 /dev/zero | tr '\\0' x | fold -w 1023; echo; sleep 0.3; done; echo end"
@@ -363,6 +369,7 @@ def test_a_follower_that_goes_away_leaves_no_reader(
     )
 
 
+@pytest.mark.checklist(9, 10)
 def test_a_certificate_is_renewed_before_it_expires_without_a_restart(served: Agent) -> None:
     # Last: it has been so since the agent started, and renewal is due half a minute after that.
     wanted = datetime.now(UTC) + timedelta(hours=1)
