@@ -2,6 +2,10 @@
 
 import base64
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from .pods import Pods, manifest
+from .waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -71,6 +76,64 @@ def test_hostile_arguments_and_variables_arrive_unchanged(pods: Pods) -> None:
         assert not {name: pair for name, pair in changed.items() if pair[0] != pair[1]}
 
     arrives()
+
+
+@contextmanager
+def command_lines_with(*words: bytes) -> Iterator[set[bytes]]:
+    """Which of the words stand in any process's command line, looked at again and again until the block's end."""
+    seen: set[bytes] = set()
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.02):
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    line = path.read_bytes()
+                except (FileNotFoundError, ProcessLookupError):
+                    continue  # it has ended meanwhile
+                seen.update(word for word in words if word in line)
+
+    looking = threading.Thread(target=look, name="command lines")
+    looking.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        looking.join()
+
+
+def test_hostile_variables_arrive_in_probes_hooks_and_exec_and_no_process_list_shows_them(pods: Pods) -> None:
+    secret, argument = "onlyinvalues7f3a", "inanargument9c1e"
+    variables = {f"V{number}": secret + text for number, text in enumerate(NASTY)}
+
+    def noting(place: str) -> list[str]:
+        return ["sh", "-c", f"cat /proc/self/environ > /shared/{place}"]
+
+    places = ("poststart", "probe", "exec", "prestop")
+    tell = f"for p in {' '.join(places)}; do echo $p `base64 < /shared/$p | tr -d '\\n'`; done; exit 0"
+    script = f'trap "{tell.replace("$", chr(92) + "$").replace("`", chr(92) + "`")}" TERM; while :; do sleep 0.2; done'
+    pod = manifest("places", pods.agent, "sh", "-c", script, argument)
+    pod["spec"]["containers"][0] |= {
+        "env": [{"name": name, "value": escaped(value)} for name, value in variables.items()],
+        "readinessProbe": {"exec": {"command": noting("probe")}, "periodSeconds": 1, "timeoutSeconds": 10},
+        "lifecycle": {"postStart": {"exec": {"command": noting("poststart")}}, "preStop": {"exec": {"command": noting("prestop")}}},
+        "volumeMounts": [{"name": "shared", "mountPath": "/shared"}],
+    }  # fmt: skip
+    pod["spec"]["volumes"] = [{"name": "shared", "emptyDir": {}}]
+    with command_lines_with(secret.encode(), argument.encode()) as seen:
+        pods.apply(pod)
+        pods.wait("places", "to be ready", lambda s: s["containerStatuses"][0]["ready"], seconds=90)
+        pods.kubectl("exec", "places", "--", *noting("exec"))
+        wait_until("what stands in an argument to be seen", lambda: argument.encode() in seen)
+        pods.kubectl("patch", "pod", "places", '--patch={"spec":{"activeDeadlineSeconds":1}}')
+        pods.wait_phase("places", "Failed", seconds=90)
+    assert seen == {argument.encode()}
+    told = dict(line.split() for line in pods.kubectl("logs", "places").splitlines())
+    assert tuple(told) == places
+    for place, data in told.items():
+        entries = base64.b64decode(data).decode().rstrip("\0").split("\0")
+        got = dict(entry.split("=", 1) for entry in entries)
+        assert {name: got.get(name) for name in variables} == variables, place
 
 
 def test_an_argument_of_a_hundred_kilobytes_arrives(pods: Pods) -> None:
