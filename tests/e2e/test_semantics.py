@@ -96,6 +96,8 @@ def pods_of_the_page(agent: Agent) -> list[Manifest]:
                         restartPolicy="Always"),),
             terminationGracePeriodSeconds=60,
         ),
+        single(agent, "shortened", "trap '' TERM; while :; do sleep 0.2; done", spec={"terminationGracePeriodSeconds": 600}),
+        single(agent, "evicted", stays, spec={"terminationGracePeriodSeconds": 600}),
         single(agent, "deadline", stays, spec={"activeDeadlineSeconds": 4}),
         single(agent, "message", "printf 'my last words' > /dev/termination-log; exit 1"),
         single(agent, "fallback", "echo only the log; exit 1", terminationMessagePolicy="FallbackToLogsOnError"),
@@ -361,6 +363,24 @@ def test_27_a_pod_is_deleted_cleanly_while_queued_and_while_starting(pods: Pods,
 
 def _both(first: list[str], second: list[str]) -> list[str]:
     return [*first, *second] if first and second else []
+
+
+def test_27_a_second_deletion_shortens_the_grace_and_the_pod_is_gone_ten_seconds_after_it(pods: Pods) -> None:
+    running(pods, "shortened")
+    pods.kubectl("delete", "pod", "shortened", "--wait=false")
+    event = wait_event(pods, "shortened", "Killing")
+    assert event["involvedObject"]["fieldPath"] == "spec.containers{main}"
+    began = time.monotonic()
+    pods.kubectl("delete", "pod", "shortened", "--grace-period=3", "--timeout=100s")
+    assert 2 <= time.monotonic() - began <= 3 + 10
+
+
+def test_27_an_eviction_is_a_deletion(pods: Pods) -> None:
+    running(pods, "evicted")
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "evicted"}}
+    path = f"/api/v1/namespaces/{pods.namespace}/pods/evicted/eviction"
+    pods.kubectl("create", f"--raw={path}", "--filename=-", stdin=json.dumps(eviction))
+    pods.wait_gone("evicted")
 
 
 # 30, 31: deadlines and other ends
