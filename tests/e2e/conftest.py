@@ -9,9 +9,9 @@ import pytest
 from .agents import Agent, running
 from .pods import Pods, make_pods
 from .testbed import Testbed, exported, run_testbed
-from .waits import agent_away, requeued, slurm_away, storm
+from .waits import agent_away, requeued, slurm_away, storm, timed
 
-__all__ = ["agent_away", "requeued", "slurm_away", "storm"]
+__all__ = ["agent_away", "requeued", "slurm_away", "storm", "timed"]
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +59,6 @@ def long_waits(request: pytest.FixtureRequest) -> None:
     """Begin at once what the tests marked ``last`` will look at, if they were chosen."""
     for item in request.session.items:
         if item.get_closest_marker("last") is not None:
-            for name in ("requeued", "slurm_away", "agent_away", "storm"):
+            for name in ("requeued", "timed", "slurm_away", "agent_away", "storm"):
                 if name in getattr(item, "fixturenames", ()):
                     request.getfixturevalue(name)

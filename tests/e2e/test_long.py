@@ -1,6 +1,8 @@
 """What takes minutes to show: begun with all other tests, looked at after them."""
 
+import json
 import time
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.last, pytest.mark.timeout(900)]
 
 AWAY_SECONDS = 7 * 60  # a pod's default tolerations end after five minutes
 STORM_SECONDS = 5 * 60
+TOKEN_SECONDS = 570  # a token of ten minutes is renewed after eight
 
 
 def test_a_requeued_job_restarts_its_containers_and_says_so(requeued: tuple[Pods, str]) -> None:
@@ -33,6 +36,16 @@ def test_a_requeued_job_restarts_its_containers_and_says_so(requeued: tuple[Pods
     assert pods.kubectl("logs", "again").split() == ["begun"], "of this run"
     assert pods.kubectl("logs", "again", "--previous").split() == ["begun"]
     pods.kubectl("delete", "pod", "again", "--timeout=60s")
+
+
+def test_31_a_job_at_its_own_time_limit_runs_pre_stop_and_term_before_it(timed: tuple[Pods, float]) -> None:
+    pods, _ = timed
+    status = pods.wait_phase("limited", "Failed", seconds=240)
+    assert status["reason"] == "DeadlineExceeded"
+    ending = pods.terminated("limited")
+    assert (ending["exitCode"], ending["message"].split()) == (0, ["pre", "term"])
+    lived = datetime.fromisoformat(ending["finishedAt"]) - datetime.fromisoformat(status["startTime"])
+    assert 60 <= lived.total_seconds() <= 120
 
 
 def test_an_agent_away_for_seven_minutes_costs_no_pod_and_no_job(
@@ -82,3 +95,23 @@ def test_a_deployment_that_slurm_rejects_submits_at_most_ten_times_in_five_minut
     assert len(names) == 5, "a pod was made in place of a rejected one"
     described = [pods.kubectl("describe", name).lower() for name in names]
     assert any("invalid account" in text for text in described)
+
+
+def test_43_a_token_is_renewed_when_four_fifths_of_its_life_are_over(
+    timed: tuple[Pods, float], testbed: Testbed
+) -> None:
+    pods, began = timed
+    wait_until(
+        "the token to be renewed",
+        lambda: len(pods.kubectl("logs", "rotating").split()) >= 2,
+        seconds=max(30.0, began + TOKEN_SECONDS - time.monotonic()),
+        every=2,
+    )
+    lines = [line.split() for line in pods.kubectl("logs", "rotating", "--timestamps").splitlines()]
+    (first, old), (second, new) = lines[:2]
+    assert 440 <= (datetime.fromisoformat(second) - datetime.fromisoformat(first)).total_seconds() <= 540
+    assert old != new
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": new}}
+    review = json.loads(testbed.kubectl("create", "--filename=-", "--output=json", stdin=json.dumps(body)))
+    assert review["status"]["authenticated"]
+    assert review["status"]["user"]["extra"]["authentication.kubernetes.io/pod-name"] == ["rotating"]

@@ -117,6 +117,32 @@ def requeued(testbed: Testbed) -> Iterator[tuple[Pods, str]]:
 
 
 @pytest.fixture(scope="session")
+def timed(testbed: Testbed) -> Iterator[tuple[Pods, float]]:
+    """A pod whose job has a time limit of two minutes, and one whose token lives for ten; and when both ran."""
+    agent = Agent(testbed, "ssh", index=27)
+    agent.start()
+    agent.wait_ready()
+    namespaces = make_pods(testbed, agent)
+    pods = next(namespaces)
+    last = "trap 'echo term >> /dev/termination-log; exit 0' TERM; while :; do sleep 0.2; done"
+    limited = manifest("limited", agent, "sh", "-c", last)
+    limited["metadata"]["annotations"]["slurmlet.io/time-limit"] = "2"
+    hook = {"command": ["sh", "-c", "echo pre >> /dev/termination-log"]}
+    limited["spec"]["containers"][0]["lifecycle"] = {"preStop": {"exec": hook}}
+    changes = "while :; do now=$$(cat /token/token); [ $now = $before ] || echo $now; before=$now; sleep 1; done"
+    rotating = manifest("rotating", agent, "sh", "-c", "before=none; " + changes)
+    rotating["spec"]["containers"][0]["volumeMounts"] = [{"name": "token", "mountPath": "/token"}]
+    source = {"serviceAccountToken": {"path": "token", "expirationSeconds": 600}}
+    rotating["spec"]["volumes"] = [{"name": "token", "projected": {"sources": [source]}}]
+    pods.apply(limited, rotating)
+    for name in ("limited", "rotating"):
+        pods.wait_phase(name, "Running", seconds=120)
+    yield pods, time.monotonic()
+    next(namespaces, None)
+    agent.kill()
+
+
+@pytest.fixture(scope="session")
 def storm(testbed: Testbed) -> Iterator[tuple[Pods, Agent, float, int]]:
     """A Deployment whose pods Slurm rejects, with an agent of its own."""
     agent = Agent(testbed, "ssh", index=12, settings={"policy": [{"accounts": ["*"]}]})
