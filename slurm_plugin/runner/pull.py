@@ -6,6 +6,7 @@ Runs in a worker, for it blocks. Everything it says to the runner is a small obj
 
 import json
 import os
+import signal
 import subprocess
 import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
@@ -14,6 +15,9 @@ from .cache import Cache
 from .image import ImageConfig, config_from_json, config_to_json
 from .logins import Login, logins_from_json, matching
 from .plan import Image, Runtime
+from .process import send
+from .proctree import descendants
+from .progress import Progress
 from .registry import Reference, RegistryError, find_digest, is_digest, parse_source
 from .sif import oci_config
 from .worker import Emit
@@ -28,6 +32,10 @@ class PullError(Exception):
     def __init__(self, reason: str, message: str) -> None:
         Exception.__init__(self, message)
         self.reason = reason
+
+
+class StuckError(Exception):
+    """The pull did not get on."""
 
 
 # mksquashfs takes a quarter of the node's memory if nobody tells it otherwise, and the job's limit would end it.
@@ -47,6 +55,7 @@ class Puller(NamedTuple):
     """With what images are pulled.
 
     ``host`` is the environment of Apptainer, with a TMPDIR on the node; ``logins`` the file with the pod's logins.
+    ``patience``: after so many seconds in which nothing came a pull is given up, and others that wait for it may try.
     """
 
     runtime: Runtime
@@ -54,6 +63,7 @@ class Puller(NamedTuple):
     host: Dict[str, str]
     logins: str
     paths: Paths
+    patience: float = 300.0
 
 
 def fetch(image: Image, puller: Puller) -> Callable[[Emit], None]:
@@ -164,11 +174,13 @@ def _pull_once(image: Image, reference: Reference, puller: Puller, login: Option
             )
             argv += ["--no-https"] if image.insecure else []
             try:
-                _run(argv + [temporary, source], environment, lease.renew)
+                _run(argv + [temporary, source], environment, lease.renew, puller.patience)
                 break
             except PullError as error:
                 if command is _PULL or "unknown flag" not in str(error):
                     raise
+            except StuckError as error:
+                raise PullError("ErrImagePull", "%s: %s; given up" % (reference.registry, error)) from error
         cache.add(temporary, digest, _config_of(temporary))
     finally:
         if os.path.exists(temporary):
@@ -184,17 +196,22 @@ def _login_variables(login: Optional[Login]) -> Dict[str, str]:
     return {prefix + name: word for prefix in ("APPTAINER_", "SINGULARITY_") for name, word in words.items()}
 
 
-def _run(argv: List[str], environment: Dict[str, str], renew: Callable[[], None]) -> None:
-    """Run the pull, renewing the lease; PullError with its last words."""
+def _run(argv: List[str], environment: Dict[str, str], renew: Callable[[], None], patience: float) -> None:
+    """Run the pull, renewing the lease; PullError with its last words, StuckError if it does not get on."""
     with subprocess.Popen(
         argv, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/"
     ) as process:
+        progress = Progress(process.pid)
         while True:
             try:
-                output, _none = process.communicate(timeout=_RENEW_SECONDS)
+                output, _none = process.communicate(timeout=min(_RENEW_SECONDS, patience / 2))
                 break
             except subprocess.TimeoutExpired:
                 renew()
+            if progress.still_for() > patience:
+                for pid in [process.pid] + [each.pid for each in descendants(process.pid)]:
+                    send(pid, signal.SIGKILL)
+                raise StuckError("nothing came for %d seconds" % patience)
     if process.returncode != 0:
         words = output.decode("utf-8", "replace").strip()
         raise PullError("ErrImagePull", words[-_SHOWN:] or "apptainer pull exited with %d" % process.returncode)

@@ -137,10 +137,10 @@ class Site:
         self.calls.touch()
         self.path = path
         self.cache = Cache(str(path / "images"))
-        executable = path / "apptainer"
-        executable.write_text(APPTAINER)
-        executable.chmod(0o755)
-        self._runtime = Runtime("apptainer", str(executable), ())
+        self.executable = path / "apptainer"
+        self.executable.write_text(APPTAINER)
+        self.executable.chmod(0o755)
+        self._runtime = Runtime("apptainer", str(self.executable), ())
         self._host = registry.host
         self._source = f"docker://{registry.host}/library/busybox:1"
 
@@ -149,7 +149,7 @@ class Site:
         """What to fetch, into which cache, with which program."""
         return self._source, self.cache.root, self._runtime.executable
 
-    def fetch(self, *logins: Login, policy: str = "IfNotPresent") -> dict[str, Any]:
+    def fetch(self, *logins: Login, policy: str = "IfNotPresent", patience: float = 60) -> dict[str, Any]:
         file = self.path / f"logins-{len(logins)}"
         if logins:
             here = tuple(login._replace(pattern=self._host) for login in logins)
@@ -157,7 +157,7 @@ class Site:
         host = {"PATH": os.environ["PATH"], "CALLS": str(self.calls)}
         said: list[dict[str, Any]] = []
         image = Image("busybox", self._source, policy, insecure=True)
-        fetch(image, Puller(self._runtime, Cache(self.cache.root), host, str(file), NO_PATHS))(said.append)
+        fetch(image, Puller(self._runtime, Cache(self.cache.root), host, str(file), NO_PATHS, patience))(said.append)
         return said[-1]
 
 
@@ -261,3 +261,16 @@ def test_an_image_that_is_a_path_is_where_its_links_lead_and_only_below_what_is_
     for path in (images, images / "root-of-pods"):
         assert "no path that the site allows" in _local(site, path, apart=images / "root-of-pods")["message"]
     assert "no such file" in _local(site, images / "none", apart=pods)["message"]
+
+
+def test_a_pull_that_does_not_get_on_is_given_up_and_names_the_registry(registry: Registry, site: Site) -> None:
+    working = site.executable.read_text()
+    site.executable.write_text("#!/bin/sh\nsleep 100 & wait\n")
+    answer = site.fetch(patience=0.5)
+    assert answer == {"failed": "ErrImagePull", "message": f"{registry.host}: nothing came for 0 seconds; given up"}
+    assert not any(Path(site.cache.root, "locks").iterdir()), "others may try"
+    # Whatever time it takes, as long as it gets on.
+    site.executable.write_text(
+        working.replace("sleep 0.3", "for _ in 1 2 3 4 5 6; do sleep 0.5; head -c 100000 /dev/zero; done")
+    )
+    assert site.fetch(patience=1.5)["ready"]["pulled"]
