@@ -86,11 +86,15 @@ def _terminated(body: dict[str, Any]) -> Terminated:
 
 
 def ended_states(states: Sequence[ContainerState], ending: Ending, now: float) -> tuple[ContainerState, ...]:
-    """Return the states after the job's end: what ran was killed; what never ran keeps waiting, as a kubelet leaves it."""
+    """Return the states after the job's end: what ran was killed; what never ran keeps waiting, as a kubelet leaves it.
+
+    Of several that ran nobody knows which one took the memory: none is named, the pod's reason and the message say it.
+    """
     result = []
+    alone = sum(isinstance(state.state, Running) for state in states) == 1
     for state in states:
         if isinstance(state.state, Running):
-            reason = "OOMKilled" if ending.oom else "ContainerStatusUnknown" if ending.lost else "Error"
+            reason = "OOMKilled" if ending.oom and alone else "ContainerStatusUnknown" if ending.lost else "Error"
             killed = Terminated(KILLED, 9, reason, ending.message, state.state.started_at, now)
             state = state._replace(state=killed, ready=False, started=False)
         result.append(state)

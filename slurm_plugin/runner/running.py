@@ -5,7 +5,6 @@ import signal
 import time
 from typing import List, Optional, Union
 
-from . import oom
 from .attaching import Attachments, Fan, Input, no_attachments
 from .gate import Gate
 from .join import JoinError, open_inside
@@ -56,7 +55,7 @@ class RunningContainer:
         self._killed = False
         self._gate: Optional[Gate] = None
         self._device_directory = -1
-        self._ooms = oom.kills()
+        self._ooms = shared.ooms.so_far()
 
     def start(self) -> None:
         """Start it. StartError: it never ran. InexpressibleError: the runtime can't do what it asks for. OSError: not now."""
@@ -253,8 +252,8 @@ class RunningContainer:
         await self.gone
 
     def killed_for_memory(self, result: Exit) -> bool:
-        """Return whether the kernel killed it because the job had no memory left."""
-        return result.code == 128 + signal.SIGKILL and not self._killed and oom.kills() > self._ooms
+        """Return whether the kernel killed it because the job had no memory left. To be asked once."""
+        return result.code == 128 + signal.SIGKILL and not self._killed and self._shared.ooms.take(self._ooms)
 
     def errors(self) -> str:
         """Return the last of what was printed on stderr."""

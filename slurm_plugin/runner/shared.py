@@ -12,6 +12,7 @@ from .book import Book
 from .hosts import write_hosts
 from .images import Images
 from .loop import Loop
+from .oom import Kills
 from .runtimes import load
 from .volumes import Scratch
 
@@ -32,6 +33,7 @@ class Shared:
         base = pod.scratch or self.host.get("TMPDIR") or "/tmp"  # noqa: S108 - the node's own scratch, by default
         self.scratch = Scratch(base, "slurmlet-%s-%s.%d" % (pod.uid, run.job_id or "0", run.restart))
         self.images = Images(loop, directory, pod, book, timings, self._puller_environment(base))
+        self.ooms = Kills()
         self.places: Dict[str, str] = {}
         self.hosts_file = ""
         self.rank_specs: Dict[str, plan.Ranks] = {}  # what ranks were told, by the path of the file

@@ -322,6 +322,15 @@ def test_the_endings_that_kill_the_runner_too(base: JobState, reason: str) -> No
     assert status(POD, report(job(base), RUNNING))["reason"] == reason
 
 
+def test_out_of_memory_names_no_container_of_several_that_ran() -> None:
+    known = runner(state("main", Running(NOW - 20)), state("helper", Running(NOW - 20)))
+    result = status(POD, report(job(JobState.OUT_OF_MEMORY), known))
+    assert (result["phase"], result["reason"]) == ("Failed", "OutOfMemory")
+    for item in states(result).values():
+        assert (item["terminated"]["reason"], item["terminated"]["exitCode"]) == ("Error", 137)
+        assert "more memory than it asked for" in item["terminated"]["message"]
+
+
 def test_of_a_runner_that_failed_no_container_runs_for_ever() -> None:
     known = runner(state("main", Running(NOW - 20)), state("helper", ended(0)), final=True, reason="RunnerFailed")
     result = status(POD, report(job(JobState.FAILED), known))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm_plugin.runner.oom import kills
+from slurm_plugin.runner.oom import Kills, kills
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,15 @@ def test_without_a_memory_cgroup_nothing_is_told(tmp_path: Path) -> None:
     (tmp_path / "self").write_text("0::/\n")
     assert kills(str(tmp_path / "self"), str(tmp_path)) == 0
     assert kills(str(tmp_path / "missing"), str(tmp_path)) == 0
+
+
+def test_a_kill_is_told_of_one_container_alone() -> None:
+    count = 1
+    found = Kills(lambda: count)
+    since = found.so_far()
+    assert not found.take(since), "it was before this container began"
+    count = 2
+    assert found.take(since)
+    assert not found.take(since), "a neighbour that something else killed"
+    count = 3
+    assert found.take(since)
