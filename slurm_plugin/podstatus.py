@@ -237,7 +237,7 @@ def _status(
     result: Status = {
         "phase": phase,
         "reason": reason or None,
-        "message": message or None,
+        "message": message or queue or None,  # kubectl describe shows neither a condition's message nor a container's
         "conditions": conditions,
         "containerStatuses": statuses["containerStatuses"],
         "hostIP": node_ips[0] if node_ips else None,

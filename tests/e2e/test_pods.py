@@ -1,6 +1,7 @@
 """The main job, on real parts: kubectl apply → virtual node → Slurm job → logs and exit code, over every Host."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -129,21 +130,30 @@ def test_38_a_missing_configmap_waits_and_recovers_when_it_appears(pods: Pods) -
     pods.wait_phase("patient", "Succeeded")
 
 
-def test_35_describe_shows_slurms_reason_while_the_job_waits(pods: Pods) -> None:
+def test_35_describe_shows_slurms_reason_place_and_expected_start_while_the_job_waits(pods: Pods) -> None:
     devices = {"cpu": "1", "memory": "64Mi", "nvidia.com/gpu": "2"}  # all that the only node with this GPU has
     for name, command in (("holder", ("sleep", "600")), ("queued", ("true",))):
         pod = manifest(name, pods.agent, *command, resources={"limits": devices})
         pod["metadata"]["annotations"] |= {"slurmlet.io/partition": "gpu", "slurmlet.io/gpu-type": "h100"}
+        pod["metadata"]["annotations"]["slurmlet.io/time-limit"] = "30m"
         pods.apply(pod)
         if name == "holder":
             pods.wait_phase(name, "Running")
+    words = (
+        r"Message: .*(Resources|Priority)",
+        r"about \d+ of \d+ waiting in partition gpu",
+        r"priority \d+",
+        r"expected to start by ",
+    )
     wait_until(
-        "describe to show Slurm's reason",
-        lambda: any(word in pods.kubectl("describe", "pod", "queued") for word in ("Resources", "Priority")),
+        "describe to show Slurm's reason, the pod's place, its priority and when Slurm expects to start it",
+        lambda: all(re.search(word, pods.kubectl("describe", "pod", "queued")) for word in words),
+        seconds=120,
     )
     assert pods.status("queued")["phase"] == "Pending"
     pods.kubectl("delete", "pod", "holder", "--wait=false")
     pods.wait_phase("queued", "Succeeded")
+    assert "message" not in pods.status("queued")
 
 
 def test_23_init_containers_run_in_order_before_containers_that_run_together(pods: Pods) -> None:

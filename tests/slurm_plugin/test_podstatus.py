@@ -440,7 +440,9 @@ def test_a_waiting_job_is_a_pending_pod_with_slurms_reason() -> None:
     assert message.startswith("Slurm job 7 is PENDING: Resources; expected to start by 20")
     network = condition(result, "PodReadyToStartContainers")
     assert (network["status"], network["reason"], network["message"]) == ("False", "SlurmQueued", message)
+    assert result["message"] == message, "kubectl describe shows no other"
     assert "startTime" not in result, "an estimate is no start"
+    assert status(POD, report(job(JobState.RUNNING)))["message"] is None
 
 
 def test_a_pod_with_init_containers_waits_in_kubernetes_words() -> None:

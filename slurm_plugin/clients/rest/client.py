@@ -9,6 +9,7 @@ from ... import parse
 from ...cluster import Cluster
 from ...errors import SlurmUnavailableError, UnparsableOutputError
 from ...job import JobId, JobKey, JobState, JobStatus
+from ...queueing import WaitingJob
 from ..command import Timeouts
 from . import failures, reading, submission
 from .connection import Connection, Query
@@ -60,6 +61,10 @@ class RestClient:
             await self._look()
             return dict(self._queue.jobs)
 
+    async def waiting(self) -> tuple[WaitingJob, ...]:
+        """See QueueTelling. As of the last whole list: nothing is asked for it."""
+        return self._queue.waiting
+
     async def _look(self) -> None:
         if self._queue.stale(time.monotonic()) or await self._connection.version() < _STATES_SINCE:
             await self._list()
@@ -84,7 +89,9 @@ class RestClient:
             self._queue.see_no_change(now)
         else:
             rows = await asyncio.to_thread(reading.queue, answer.body, answer.asked)
-            self._queue.see_list(rows, reading.number(answer.body.get("last_update")) or None, now)
+            waiting = await asyncio.to_thread(reading.waiting, answer.body, answer.asked)
+            last_update = reading.number(answer.body.get("last_update")) or None
+            self._queue.see_list(rows, last_update, now, waiting=waiting)
 
     async def _refresh(self, job_id: JobId) -> None:
         async with self._questions:

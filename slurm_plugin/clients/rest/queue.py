@@ -3,12 +3,14 @@
 slurmrestd lists the jobs of all users or none, some 6 KiB each, so a busy cluster can't be listed at each interval. From
 v0.0.40 on ``/jobs/state`` tells the states of given jobs in 60 bytes each; the jobs whose state changed are asked for
 one by one, and so are a few of the others in turn, for what changes without the state (a reason, an estimate, a
-requeue between two looks). The whole list is read now and then, for jobs that nobody told us of.
+requeue between two looks). The whole list is read now and then, for jobs that nobody told us of; everybody's waiting
+jobs are as of then.
 """
 
 from collections.abc import Collection, Mapping
 
 from ...job import JobId, JobKey, JobStatus
+from ...queueing import WaitingJob
 from .reading import Row, words_of
 
 # A full list is cheaper than more single questions than this.
@@ -26,6 +28,7 @@ class Queue:
         self._asked: dict[JobId, float] = {}
         self._new: set[JobId] = set()
         self._listed = float("-inf")
+        self.waiting: tuple[WaitingJob, ...] = ()
         self.last_update: int | None = None
 
     @property
@@ -54,8 +57,11 @@ class Queue:
         """Hear of a new job of the user's."""
         self._new.add(job_id)
 
-    def see_list(self, rows: Mapping[JobId, Row], last_update: int | None, now: float) -> None:
+    def see_list(
+        self, rows: Mapping[JobId, Row], last_update: int | None, now: float, *, waiting: tuple[WaitingJob, ...] = ()
+    ) -> None:
         """Take in the whole list, of all users."""
+        self.waiting = waiting
         self._rows = {job_id: row for job_id, row in rows.items() if row.user == self._user}
         self._asked = dict.fromkeys(self._rows, now)
         self._new -= set(self._rows)

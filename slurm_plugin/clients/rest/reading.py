@@ -13,6 +13,7 @@ from ... import parse
 from ...cluster import Partition, SlurmNode
 from ...errors import UnparsableOutputError
 from ...job import ExitCode, JobFlag, JobId, JobState, JobStatus
+from ...queueing import WaitingJob
 
 Json = Mapping[str, Any]
 Source = tuple[str, ...]
@@ -31,6 +32,18 @@ class Row:
 def queue(answer: Json, source: Source) -> dict[JobId, Row]:
     """Return the jobs of ``/slurm/…/jobs`` by id, without tasks of arrays and parts of heterogeneous jobs (never ours)."""
     return {row.status.job_id: row for row in _rows(answer, source, _queued)}
+
+
+def waiting(answer: Json, source: Source) -> tuple[WaitingJob, ...]:
+    """Return everybody's waiting jobs of ``/slurm/…/jobs``: a whole array is one."""
+    try:
+        return tuple(
+            WaitingJob(str(job["job_id"]), tuple(_text(job["partition"]).split(",")), number(job.get("priority")) or 0)
+            for job in answer.get("jobs", ())
+            if JobState.PENDING.value in _words(job["job_state"])
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unreadable(error, answer, source) from error
 
 
 def accounting(answer: Json, source: Source) -> dict[JobId, Row]:

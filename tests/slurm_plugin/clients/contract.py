@@ -14,6 +14,7 @@ import pytest
 from slurm_plugin.clients.base import SlurmClient
 from slurm_plugin.errors import SubmissionRejectedError
 from slurm_plugin.job import ExitCode, JobId, JobKey, JobState, JobStatus
+from slurm_plugin.queueing import QueueTelling
 
 T = TypeVar("T")
 PATIENCE_SECONDS = 60
@@ -137,6 +138,17 @@ class SlurmClientContract:
         async with asyncio.timeout(10):
             await client.signal_batch(job_id, "TERM")
         assert (await client.jobs())[job_id].state == JobState.PENDING
+
+    async def test_a_held_job_is_among_everybodys_waiting_ones_and_a_running_one_is_not(
+        self, client: SlurmClient, jobs: Jobs
+    ) -> None:
+        assert isinstance(client, QueueTelling)
+        running = await jobs.submit("sleep 60")
+        await jobs.state(running, JobState.RUNNING)
+        held = await jobs.submit("true", "--hold")
+        await client.find("nobody:s", directory="/", since=int(time.time()))  # slurmrestd: as of the last whole list
+        found = {each.job_id: each for each in await client.waiting()}
+        assert (found[held].priority, running in found) == (0, False)
 
     async def test_cancelling_ends_a_pending_and_a_running_job_and_again_is_a_no_op(
         self, client: SlurmClient, jobs: Jobs

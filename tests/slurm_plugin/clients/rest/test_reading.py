@@ -7,6 +7,7 @@ import pytest
 from slurm_plugin.clients.rest import reading
 from slurm_plugin.errors import UnparsableOutputError
 from slurm_plugin.job import ExitCode, JobId, JobState
+from slurm_plugin.queueing import WaitingJob
 
 RECORDED = sorted((Path(__file__).parent / "samples").glob("*.json"))
 ASKED = ("GET", "/recorded")
@@ -30,6 +31,15 @@ def test_jobs_of_every_version_are_read(said: dict[str, Any]) -> None:
         assert row.status.submit_time
         assert (row.status.end_time is None) == (not row.status.state.ended)
         assert (row.status.exit_code is None) == (not row.status.state.ended)
+
+
+def test_everybodys_waiting_jobs_are_read_with_priority_and_partitions(said: dict[str, Any]) -> None:
+    job = said["jobs"]["jobs"][0]
+    plain = isinstance(job["submit_time"], int)
+    waits = {"job_state": "PENDING" if isinstance(job["job_state"], str) else ["PENDING"], "partition": "cpu,low"}
+    first = job | waits | {"job_id": 8, "priority": 5 if plain else {"set": True, "infinite": False, "number": 5}}
+    found = reading.waiting({"jobs": [first, job | waits | {"job_id": 9, "array_job_id": 9}, job]}, ASKED)
+    assert found == (WaitingJob("8", ("cpu", "low"), 5), WaitingJob("9", ("cpu", "low"), 0))
 
 
 def test_tasks_of_arrays_and_parts_of_heterogeneous_jobs_are_left_out(said: dict[str, Any]) -> None:
