@@ -14,12 +14,11 @@ from .cluster import SlurmNode
 from .config import PodSettings, ResourceMapping
 from .errors import UnsupportedFieldError
 from .job import Gres
-from .nodelabels import GPU_TYPE
+from .nodelabels import GPU_TYPE, TERMS, TYPE_LABEL, terms
 from .pod import Container, Pod
 from .quantity import parse_quantity
 
 PRODUCT_LABEL = "nvidia.com/gpu.product"
-TYPE_LABEL = "slurmlet.io/gpu-type"
 
 _PROFILE = r"((?:[0-9]+c\.)?[0-9]+g\.[0-9]+gb[\w.+-]*)"  # as nvidia-smi names them: 1g.5gb, 1c.3g.20gb, 1g.10gb.me
 _TYPE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", re.ASCII)
@@ -53,6 +52,11 @@ def _profile(pattern: str, text: str) -> str:
     return match[1] if match else ""
 
 
+def is_profile(kind: str) -> bool:
+    """Whether a type of GPU is a MIG profile."""
+    return bool(_profile("*", kind))
+
+
 def concrete(mappings: Mapping[str, ResourceMapping], kinds: Iterable[tuple[str, str]]) -> dict[str, ResourceMapping]:
     """Return the mappings with a resource for each MIG profile among a cluster's GRES, (name, type), instead of patterns."""
     result = {name: mapping for name, mapping in mappings.items() if "*" not in name}
@@ -82,47 +86,83 @@ def count(gres: Iterable[Gres], settings: PodSettings) -> int:
 # The type
 
 
-def _required_values(affinity: Mapping[str, Any], label: str) -> Iterator[tuple[str, ...]]:
-    """Yield the values that each required term of a nodeAffinity allows a label, () for any."""
-    node = affinity.get("nodeAffinity") or {}
-    required = node.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
-    for term in required.get("nodeSelectorTerms") or ():
-        expressions = [each for each in term.get("matchExpressions") or () if each.get("key") == label]
-        yield tuple(v for each in expressions if each.get("operator") == "In" for v in each.get("values") or ())
+def _named(pod: Pod, settings: PodSettings) -> Iterator[tuple[str, str]]:
+    """Yield each type of GPU that a pod names by the node labels it selects, with the field that says so.
+
+    Raises UnsupportedFieldError for what a job's GRES can't say: another type than one, or a choice of types.
+    """
+    for key, value in pod.spec.node_selector.items():
+        if _names_type(key):
+            field = f"spec.nodeSelector[{key}]"
+            yield _type_of({"key": key, "operator": "In", "values": [value]}, field, settings), field
+    affinity = terms(pod.spec.affinity or {})
+    for index, term in enumerate(affinity):
+        for number, wanted in enumerate(term.get("matchExpressions") or ()):
+            if not _names_type(str(wanted.get("key"))):
+                continue
+            field = f"{TERMS}[{index}].matchExpressions[{number}]"
+            if len(affinity) > 1:
+                raise UnsupportedFieldError(field, "of several terms none may select a type of GPU")
+            if kind := _type_of(wanted, field, settings):
+                yield kind, field
 
 
-def _selected(pod: Pod, label: str) -> tuple[str, str]:
-    """Return the one value of a label that the pod may be placed by, and the field that says so; "" if there is none."""
-    if value := pod.spec.node_selector.get(label):
-        return value, f"spec.nodeSelector[{label}]"
-    allowed = set(_required_values(pod.spec.affinity or {}, label))
-    if len(allowed) == 1 and len(values := allowed.pop()) == 1:
-        return values[0], "spec.affinity.nodeAffinity"
-    return "", ""
+def _names_type(label: str) -> bool:
+    return label in {TYPE_LABEL, PRODUCT_LABEL} or label.startswith(GPU_TYPE)
+
+
+def _type_of(wanted: Mapping[str, Any], field: str, settings: PodSettings) -> str:
+    """Return the type that one requirement on a label names, "" where it leaves the type open."""
+    key, operator, values = str(wanted["key"]), wanted.get("operator"), list(wanted.get("values") or ())
+    if key.startswith(GPU_TYPE):
+        if operator != "Exists" and not (operator == "In" and values == ["true"]):
+            raise UnsupportedFieldError(field, "only Exists, or In with 'true', is possible")
+        return key.removeprefix(GPU_TYPE)
+    if operator == "Exists":
+        return ""
+    kinds = sorted({settings.gpu_types.get(value, value) for value in values})
+    if operator != "In" or len(kinds) != 1:
+        raise UnsupportedFieldError(
+            field, "only Exists, or In with one type of GPU, is possible: a job has GPUs of one type or of any"
+        )
+    if _TYPE.fullmatch(kinds[0]) is None:
+        raise UnsupportedFieldError(field, f"{kinds[0]!r} can't be a type of GPU in Slurm")
+    return kinds[0]
+
+
+def _asks(pod: Pod, settings: PodSettings) -> bool:
+    """Whether a pod's resources ask for GPUs."""
+    spec = pod.spec
+    containers = [each.resources for each in (*spec.init_containers, *spec.containers)]
+    resources = [*containers, spec.resources] if spec.resources is not None else containers
+    names = {name for each in resources for name in (*each.requests, *each.limits)} | set(spec.overhead)
+    return any((found := mapping_of(name, settings.resources)) is not None and found.gres == "gpu" for name in names)
 
 
 def gpu_type(pod: Pod, wishes: Annotations, settings: PodSettings) -> str:
-    """Return the type of GPU that a pod names, "" for any: its annotation, else a node label that it selects.
+    """Return the type of GPU that a pod names, "" for any: its annotation, else the node labels that it selects.
 
     ``pods.gpu_types`` translates the values of labels to Slurm's types; a value that it does not know is the type itself.
+    A pod without GPUs may select nodes by these labels as it likes. Raises UnsupportedFieldError, by the label.
     """
-    if wishes.gpu_type:
+    if wishes.gpu_type or not _asks(pod, settings):
         return wishes.gpu_type
-    named = [
-        key.removeprefix(GPU_TYPE)
-        for key, value in pod.spec.node_selector.items()
-        if key.startswith(GPU_TYPE) and value == "true"
-    ]
-    if len(named) == 1:
-        return named[0]
-    for label in (TYPE_LABEL, PRODUCT_LABEL):
-        value, field = _selected(pod, label)
-        if value:
-            kind = settings.gpu_types.get(value, value)
-            if _TYPE.fullmatch(kind) is None:
-                raise UnsupportedFieldError(field, f"{kind!r} can't be a type of GPU in Slurm")
-            return kind
-    return ""
+    named = dict(_named(pod, settings))
+    if len(named) > 1:
+        message = f"GPUs are of one type, not of {' and '.join(sorted(named))}"
+        raise UnsupportedFieldError(list(named.values())[-1], message)
+    return next(iter(named), "")
+
+
+def check_type(gpu_type: str, gres: Iterable[Gres]) -> None:
+    """Raise UnsupportedFieldError if a pod names one type of GPU and its resources are another's.
+
+    A MIG profile is no such type: its devices are slices of the GPUs that are named.
+    """
+    kinds = {each.type for each in gres if each.name == "gpu" and not is_profile(each.type)}
+    if gpu_type and kinds and gpu_type not in kinds:
+        message = f"the resources are GPUs of type {', '.join(sorted(kinds))}, but the pod names {gpu_type}"
+        raise UnsupportedFieldError("spec.containers", message)
 
 
 # The shares

@@ -18,9 +18,11 @@ PREFIX = "slurmlet.io/"
 PARTITION = PREFIX + "partition-"
 FEATURE = PREFIX + "feature-"
 GPU_TYPE = PREFIX + "gpu-type-"
+TYPE_LABEL = PREFIX + "gpu-type"
 GPU_COUNT = PREFIX + "gpu-count-"
-_FIGURES = ("cluster", "max-time-minutes", "max-nodes", "physical-nodes", "physical-cpus", "physical-memory-mib",
+_FIGURES = ("cluster", "gpu-type", "max-time-minutes", "max-nodes", "physical-nodes", "physical-cpus", "physical-memory-mib",
             "largest-cpus", "largest-memory-mib", "enforces-cores", "enforces-memory", "enforces-devices")  # fmt: skip
+TERMS = "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms"
 _GPU = "gpu"
 _TRUE = "true"
 
@@ -35,7 +37,7 @@ def labels(cluster: Cluster) -> dict[str, str]:
     """Return the labels of a node that stands for this cluster, or for the part of it that this is.
 
     Physical figures are those of the nodes that can be used now. A name that no label can hold is left out. A limit is
-    there if every partition has it: the largest.
+    there if every partition has it: the largest. ``gpu-type`` is there if all GPUs are of one type.
     """
     usable = [node for node in cluster.nodes if node.usable]
     gpus = _gpus(cluster)
@@ -44,6 +46,7 @@ def labels(cluster: Cluster) -> dict[str, str]:
         **{FEATURE + feature: _TRUE for node in cluster.nodes for feature in node.features},
         **{GPU_TYPE + kind: _TRUE for kind in gpus if kind},
         **{GPU_COUNT + kind: str(count) for kind, count in gpus.items() if kind},
+        TYPE_LABEL: next(iter(gpus)) if len(gpus) == 1 else "",
         PREFIX + "cluster": cluster.name,
         PREFIX + "max-time-minutes": _largest(partition.max_time_minutes for partition in cluster.partitions),
         PREFIX + "max-nodes": _largest(partition.max_nodes for partition in cluster.partitions),
@@ -110,14 +113,13 @@ def _selected(pod: Pod) -> Iterator[tuple[str, str]]:
             if value != _TRUE:
                 raise UnsupportedFieldError(field, f"its only value is {_TRUE!r}")
             yield key, field
-    path = "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms"
-    terms = _terms(pod.spec.affinity or {})
-    for index, term in enumerate(terms):
+    affinity = terms(pod.spec.affinity or {})
+    for index, term in enumerate(affinity):
         for number, wanted in enumerate(term.get("matchExpressions") or ()):
-            field = f"{path}[{index}].matchExpressions[{number}]"
+            field = f"{TERMS}[{index}].matchExpressions[{number}]"
             if not _steers(str(wanted.get("key"))):
                 continue
-            if len(terms) > 1:
+            if len(affinity) > 1:
                 raise UnsupportedFieldError(field, "of several terms none may select partitions or features")
             operator, values = wanted.get("operator"), wanted.get("values") or []
             if operator != "Exists" and not (operator == "In" and values == [_TRUE]):
@@ -129,6 +131,7 @@ def _steers(key: str) -> bool:
     return key.startswith((PARTITION, FEATURE))
 
 
-def _terms(affinity: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def terms(affinity: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the terms of a required node affinity (``TERMS``), of which one must hold."""
     required = (affinity.get("nodeAffinity") or {}).get("requiredDuringSchedulingIgnoredDuringExecution") or {}
     return list(required.get("nodeSelectorTerms") or ())

@@ -14,7 +14,7 @@ from decimal import Decimal
 
 from .config import PodSettings
 from .errors import UnsupportedFieldError
-from .gpus import mapping_of
+from .gpus import check_type, mapping_of
 from .job import Gres
 from .mpi import RankWishes
 from .pod import Container, Pod, Resources
@@ -117,7 +117,9 @@ def _gres(pod: Pod, wanted: Mapping[str, Decimal], settings: PodSettings, gpu_ty
             raise UnsupportedFieldError(path, f"no GRES is configured for resource {resource!r} (configured: {known})")
         key = mapping.gres, mapping.type or (gpu_type if mapping.gres == "gpu" else "")
         counts[key] = counts.get(key, 0) + count
-    return tuple(Gres(name, type_, count) for (name, type_), count in counts.items())
+    gres = tuple(Gres(name, type_, count) for (name, type_), count in counts.items())
+    check_type(gpu_type, gres)
+    return gres
 
 
 def requirements(

@@ -7,6 +7,7 @@ from slurm_plugin.config import PodSettings
 from slurm_plugin.errors import PolicyError, UnsupportedFieldError
 from slurm_plugin.gpus import Share, concrete, gpu_type, mapping_of, shares
 from slurm_plugin.job import Gres
+from slurm_plugin.nodelabels import TERMS
 from slurm_plugin.translate import translate
 
 from .manifests import container, make_pod, make_site
@@ -19,8 +20,8 @@ def gpus(count: int = 1, name: str = "main", resource: str = "nvidia.com/gpu", *
     return container(name, resources={"limits": {resource: count}}, **fields)
 
 
-def affinity(label: str, *values: str) -> Json:
-    term = {"matchExpressions": [{"key": label, "operator": "In", "values": list(values)}]}
+def affinity(label: str, *values: str, operator: str = "In") -> Json:
+    term = {"matchExpressions": [{"key": label, "operator": operator, "values": list(values)}]}
     return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
 
 
@@ -34,7 +35,10 @@ def affinity(label: str, *values: str) -> Json:
         ({"nodeSelector": {PRODUCT: "h100"}}, "", "h100"),
         ({"affinity": affinity(PRODUCT, "NVIDIA-A100-SXM4-80GB")}, "", "a100"),
         ({"affinity": affinity("slurmlet.io/gpu-type", "a100")}, "", "a100"),
-        ({"affinity": affinity("slurmlet.io/gpu-type", "a100", "h100")}, "", ""),
+        ({"affinity": affinity(PRODUCT, "NVIDIA-A100-SXM4-80GB", "a100")}, "", "a100"),
+        ({"affinity": affinity(PRODUCT, operator="Exists")}, "", ""),
+        ({"affinity": affinity("slurmlet.io/gpu-type-a100", operator="Exists")}, "", "a100"),
+        ({"affinity": affinity("slurmlet.io/gpu-type-a100", "true")}, "", "a100"),
         ({"affinity": affinity("kubernetes.io/arch", "amd64")}, "", ""),
         ({"nodeSelector": {"slurmlet.io/gpu-type": "a100"}}, "h100", "h100"),
     ],
@@ -46,10 +50,30 @@ def test_the_type_comes_from_the_annotation_or_the_labels_that_the_pod_selects(
     assert gpu_type(make_pod(gpus(), **spec), Annotations(gpu_type=annotation), settings) == expected
 
 
-def test_a_label_that_is_no_type_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"nodeSelector": {PRODUCT: "a:b"}}, f"spec.nodeSelector[{PRODUCT}]"),
+        ({"nodeSelector": {"slurmlet.io/gpu-type-a": "false"}}, "spec.nodeSelector[slurmlet.io/gpu-type-a]"),
+        ({"nodeSelector": {"slurmlet.io/gpu-type-a": "true", PRODUCT: "b"}}, f"spec.nodeSelector[{PRODUCT}]"),
+        ({"affinity": affinity(PRODUCT, "a100", "h100")}, f"{TERMS}[0].matchExpressions[0]"),
+        ({"affinity": affinity(PRODUCT, "a100", operator="NotIn")}, f"{TERMS}[0].matchExpressions[0]"),
+        ({"affinity": affinity("slurmlet.io/gpu-type-a", operator="DoesNotExist")}, f"{TERMS}[0].matchExpressions[0]"),
+    ],
+)
+def test_what_can_be_no_one_type_is_refused_by_its_field_unless_no_gpu_is_asked_for(spec: Json, field: str) -> None:
     with pytest.raises(UnsupportedFieldError) as caught:
-        gpu_type(make_pod(nodeSelector={PRODUCT: "a:b"}), Annotations(), PodSettings())
-    assert caught.value.field == f"spec.nodeSelector[{PRODUCT}]"
+        gpu_type(make_pod(gpus(), **spec), Annotations(), PodSettings())
+    assert caught.value.field == field
+    assert gpu_type(make_pod(**spec), Annotations(), PodSettings()) == ""
+
+
+def test_a_type_that_is_not_that_of_the_resources_is_refused_but_a_mig_profile_is_of_any() -> None:
+    site = make_site(pods={"resources": {"example.org/h100": {"type": "h100"}, "nvidia.com/mig-*": {"type": "*"}}})
+    with pytest.raises(UnsupportedFieldError, match="of type h100, but the pod names a100"):
+        translate(make_pod(gpus(resource="example.org/h100"), nodeSelector={PRODUCT: "a100"}), site)
+    slices = make_pod(gpus(resource="nvidia.com/mig-1g.5gb"), nodeSelector={PRODUCT: "a100"})
+    assert translate(slices, site).job.gres == (Gres("gpu", "1g.5gb", 1),)
 
 
 def test_the_type_reaches_the_job() -> None:

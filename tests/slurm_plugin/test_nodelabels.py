@@ -23,6 +23,7 @@ def test_the_labels_say_partitions_features_gpus_limits_and_physical_figures() -
     assert labels(cluster) == {
         CPU: "true",
         GPU: "true",
+        "slurmlet.io/gpu-type": "a100",
         "slurmlet.io/gpu-type-a100": "true",
         "slurmlet.io/gpu-count-a100": "8",
         "slurmlet.io/cluster": "hpc",

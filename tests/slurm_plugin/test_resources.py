@@ -77,7 +77,6 @@ def gpus(resource: str, count: str | int) -> Json:
     [
         ("nvidia.com/gpu", "", Gres("gpu", "", 2)),
         ("nvidia.com/gpu", "a100", Gres("gpu", "a100", 2)),
-        ("example.org/h100", "a100", Gres("gpu", "h100", 2)),
         ("example.org/fpga", "a100", Gres("fpga", "", 2)),
     ],
 )
