@@ -21,6 +21,7 @@ from .quantity import parse_quantity
 PRODUCT_LABEL = "nvidia.com/gpu.product"
 
 _PROFILE = r"((?:[0-9]+c\.)?[0-9]+g\.[0-9]+gb[\w.+-]*)"  # as nvidia-smi names them: 1g.5gb, 1c.3g.20gb, 1g.10gb.me
+_AMD = re.compile(r"amd|instinct|radeon|mi[0-9]|gfx[0-9]", re.ASCII | re.IGNORECASE)
 _TYPE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", re.ASCII)
 
 
@@ -53,8 +54,8 @@ def _profile(pattern: str, text: str) -> str:
 
 
 def is_profile(kind: str) -> bool:
-    """Whether a type of GPU is a MIG profile."""
-    return bool(_profile("*", kind))
+    """Whether a type of GPU is a MIG profile, maybe behind the GPU's name (``a100_1g.5gb``)."""
+    return re.search(rf"(?:^|[_.-]){_PROFILE}$", kind, re.ASCII) is not None
 
 
 def concrete(mappings: Mapping[str, ResourceMapping], kinds: Iterable[tuple[str, str]]) -> dict[str, ResourceMapping]:
@@ -68,13 +69,22 @@ def concrete(mappings: Mapping[str, ResourceMapping], kinds: Iterable[tuple[str,
     return result
 
 
-def devices(node: SlurmNode, mapping: ResourceMapping) -> int:
-    """Return how many devices of a resource a node has."""
-    return sum(
-        number
-        for (name, kind), number in node.gres.items()
-        if name == mapping.gres and (mapping.type is None or mapping.type == kind)
-    )
+def devices(node: SlurmNode, mapping: ResourceMapping, mappings: Iterable[ResourceMapping]) -> int:
+    """Return how many devices of a resource a node has. ``mappings``: those of all resources.
+
+    A MIG slice is no whole GPU: only a resource of its own type has it. Where the site maps both vendors' resources to
+    GPUs of any type, a type's name tells whose it is.
+    """
+    open_ = {each.devices for each in mappings if each.gres == mapping.gres and each.type is None}
+    mixed = {"nvidia", "rocm"} <= open_ and mapping.devices in {"nvidia", "rocm"}
+
+    def has(kind: str) -> bool:
+        if mapping.type is not None:
+            return kind == mapping.type
+        theirs = mixed and (_AMD.match(kind) is not None) != (mapping.devices == "rocm")
+        return not (theirs or is_profile(kind))
+
+    return sum(number for (name, kind), number in node.gres.items() if name == mapping.gres and has(kind))
 
 
 def count(gres: Iterable[Gres], settings: PodSettings) -> int:

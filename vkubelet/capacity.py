@@ -62,5 +62,5 @@ def _total(
     }
     kinds = {kind for node in counted for kind in node.gres}
     for name, mapping in concrete(mappings, kinds).items():
-        result[name] = times(sum(devices(node, mapping) for node in counted))
+        result[name] = times(sum(devices(node, mapping, mappings.values()) for node in counted))
     return result

@@ -92,7 +92,7 @@ def ping(cluster: Cluster | None, mappings: Mapping[str, ResourceMapping], error
     usable = [node for node in cluster.nodes if node.usable]
     kinds = {kind for node in usable for kind in node.gres}
     accelerators = [
-        {"resourceType": name, "available": str(sum(devices(node, mapping) for node in usable))}
+        {"resourceType": name, "available": str(sum(devices(node, mapping, mappings.values()) for node in usable))}
         for name, mapping in concrete(mappings, kinds).items()
     ]
     cpus, memory = sum(node.cpus for node in usable), sum(node.memory_mib for node in usable)

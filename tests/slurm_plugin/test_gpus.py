@@ -3,14 +3,14 @@ from typing import Any
 import pytest
 
 from slurm_plugin.annotations import Annotations
-from slurm_plugin.config import PodSettings
+from slurm_plugin.config import PodSettings, ResourceMapping
 from slurm_plugin.errors import PolicyError, UnsupportedFieldError
-from slurm_plugin.gpus import Share, concrete, gpu_type, mapping_of, shares
+from slurm_plugin.gpus import Share, concrete, devices, gpu_type, mapping_of, shares
 from slurm_plugin.job import Gres
 from slurm_plugin.nodelabels import TERMS
 from slurm_plugin.translate import translate
 
-from .manifests import container, make_pod, make_site
+from .manifests import container, make_node, make_pod, make_site
 
 Json = dict[str, Any]
 PRODUCT = "nvidia.com/gpu.product"
@@ -104,6 +104,29 @@ def test_the_clusters_profiles_become_resources_of_the_node() -> None:
     assert set(concrete(PodSettings().resources, kinds)) == {
         "nvidia.com/gpu", "amd.com/gpu", "nvidia.com/mig-1g.5gb", "nvidia.com/mig-3g.20gb"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("gres", "nvidia", "amd"),
+    [
+        ({("gpu", "a100"): 4, ("gpu", "1g.5gb"): 7}, 4, 0),
+        ({("gpu", "mi300x"): 8}, 0, 8),
+        ({("gpu", "h100"): 2, ("gpu", "gfx90a"): 3, ("gpu", ""): 1}, 3, 3),
+        ({("gpu", "1g.5gb"): 7, ("gpu", "a100_3g.20gb"): 2}, 0, 0),
+    ],
+)
+def test_slices_are_no_whole_gpus_and_no_vendor_offers_the_others(
+    gres: dict[tuple[str, str], int], nvidia: int, amd: int
+) -> None:
+    mappings = PodSettings().resources
+    node = make_node(gres=gres)
+    found = [devices(node, mappings[f"{vendor}.com/gpu"], mappings.values()) for vendor in ("nvidia", "amd")]
+    assert found == [nvidia, amd]
+
+
+def test_a_site_of_one_vendor_needs_no_names_of_types() -> None:
+    amd = ResourceMapping(devices="rocm")
+    assert devices(make_node(gres={("gpu", "big"): 2, ("gpu", ""): 1}), amd, [amd]) == 3
 
 
 def test_containers_share_the_devices_out_and_init_containers_use_them_before() -> None:

@@ -34,7 +34,7 @@ SITE = SiteSettings(slurm=SlurmSettings(host=LocalHostSettings(kind="local")))
 
 ACCELERATORS = [
     {"resourceType": "nvidia.com/gpu", "available": "4"},
-    {"resourceType": "amd.com/gpu", "available": "4"},
+    {"resourceType": "amd.com/gpu", "available": "0"},
 ]
 
 
