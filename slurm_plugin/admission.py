@@ -5,10 +5,11 @@ Down and drained nodes count, for a job may wait for them; what no node has can'
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from . import gpus
 from .annotations import field_of
-from .cluster import Cluster, SlurmNode
+from .cluster import Cluster, Partition, SlurmNode
 from .config import PodSettings, PolicyRule, ResourceMapping
 from .errors import PolicyError, TooLargeError
 from .job import BatchJob, Gres
@@ -37,6 +38,9 @@ def check_size(job: BatchJob, cluster: Cluster, resources: dict[str, ResourceMap
         ("memory", job.memory_mib or 0, max(node.memory_mib for node in nodes), "MiB of memory"),
         ("ephemeral-storage", job.tmp_mib or 0, max(node.tmp_mib for node in nodes), "MiB of temporary space"),
     )
+    if job.layout.nodes > len(nodes):
+        message = f"{job.layout.nodes} nodes are more than {where} has ({len(nodes)})"
+        raise TooLargeError(field_of("nodes"), "nodes", message)
     for resource, wanted, most, unit in limits:
         if wanted > most:
             raise TooLargeError(_FIELD, resource, _too_large(wanted, most, unit, where))
@@ -48,6 +52,34 @@ def check_size(job: BatchJob, cluster: Cluster, resources: dict[str, ResourceMap
     if not any(_fits(job, node) for node in nodes):
         message = f"no node of {where} has all of what the job asks for at once"
         raise TooLargeError(_FIELD, "cpu", message)
+
+
+def first_that_fits(job: BatchJob, partitions: Iterable[str], cluster: Cluster) -> BatchJob:
+    """Return the job in the first of these partitions where it could run, or as it is if there is none.
+
+    For a pod that names no partition: its GPUs or features may be in another than the default one.
+    """
+    for name in partitions:
+        placed = replace(job, placement=replace(job.placement, partition=name))
+        limits = next((each for each in cluster.partitions if each.name == name), None)
+        fitting = sum(
+            _fits(job, node) and _has_features(job, node) for node in cluster.nodes if name in node.partitions
+        )
+        if limits is not None and job.layout.nodes <= fitting and _within(job, limits):
+            return placed
+    return job
+
+
+def _within(job: BatchJob, limits: Partition) -> bool:
+    most, minutes = limits.max_nodes, limits.max_time_minutes
+    too_long = minutes is not None and job.time_limit_minutes is not None and job.time_limit_minutes > minutes
+    return not too_long and (most is None or job.layout.nodes <= most)
+
+
+def _has_features(job: BatchJob, node: SlurmNode) -> bool:
+    """Whether a node has the features of a plain list; any other expression is slurmctld's to judge."""
+    wanted = job.placement.constraint
+    return not wanted or bool(set("|()[]*,") & set(wanted)) or set(wanted.split("&")) <= node.features
 
 
 def check_exclusive(job: BatchJob, rule: PolicyRule, cluster: Cluster | None, settings: PodSettings) -> None:

@@ -130,7 +130,7 @@ def _type_of(wanted: Mapping[str, Any], field: str, settings: PodSettings) -> st
         return key.removeprefix(GPU_TYPE)
     if operator == "Exists":
         return ""
-    kinds = sorted({settings.gpu_types.get(value, value) for value in values})
+    kinds: list[str] = sorted({settings.gpu_types.get(value, value) for value in values})
     if operator != "In" or len(kinds) != 1:
         raise UnsupportedFieldError(
             field, "only Exists, or In with one type of GPU, is possible: a job has GPUs of one type or of any"

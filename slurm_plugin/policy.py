@@ -42,12 +42,22 @@ def _choose(wish: str, allowed: Sequence[str], field: str, what: str) -> str:
     raise PolicyError(field, f"{what} {wish!r} is not allowed in this namespace; allowed: {choice}")
 
 
+def partitions(rule: PolicyRule, node: Sequence[str]) -> tuple[str, ...]:
+    """Return the partitions of which a pod that names none gets one, the default first; empty leaves it to Slurm.
+
+    ``node``: the partitions that the virtual node stands for, empty for all.
+    """
+    if not node:
+        return () if "*" in rule.partitions else rule.partitions
+    return tuple(name for name in (node if "*" in rule.partitions else rule.partitions) if name in node)
+
+
 def _partition(rule: PolicyRule, wish: str, node: Sequence[str]) -> str:
     """Choose among the partitions that the rule allows and the virtual node stands for; ``node`` empty is all."""
     if not node:
         return _choose(wish, rule.partitions, field_of("partition"), "partition")
-    allowed = [name for name in (node if "*" in rule.partitions else rule.partitions) if name in node]
-    if not rule.partitions or not allowed:
+    allowed = partitions(rule, node)
+    if not allowed:
         choice = f"it may use {', '.join(rule.partitions)}" if rule.partitions else "it may not choose one"
         message = f"this node stands for {', '.join(node)}, which this namespace may not use; {choice}"
         raise PolicyError(field_of("partition"), message)

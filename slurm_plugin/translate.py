@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from . import gpus, mpi, policy
-from .admission import candidates, check_exclusive, check_size
+from .admission import candidates, check_exclusive, check_size, first_that_fits
 from .annotations import Annotations, field_of, parse_annotations
 from .claims import PersistentVolume, places_of
 from .cluster import Cluster
@@ -208,6 +208,8 @@ def translate(
         extra_arguments=policy.raw_flags(rule, wishes),
         layout=layout,
     )
+    if site.cluster is not None and not wishes.partition:
+        job = first_that_fits(job, policy.partitions(rule, settings.slurm.partitions), site.cluster)
     check_exclusive(job, rule, site.cluster, settings.pods)
     if site.cluster is not None:
         check_size(job, site.cluster, settings.pods.resources)

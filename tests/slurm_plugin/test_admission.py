@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from slurm_plugin.admission import check_exclusive, check_size
+from slurm_plugin.admission import check_exclusive, check_size, first_that_fits
 from slurm_plugin.cluster import Cluster, Partition, SlurmNode
 from slurm_plugin.config import PodSettings, PolicyRule
 from slurm_plugin.errors import PolicyError, TooLargeError
@@ -45,6 +45,7 @@ CLUSTER = Cluster(
         ({"gres": (Gres("gpu", "h100", 1),), "placement": Placement("gpu")}, "nvidia.com/gpu", "1 gpu h100"),
         ({"gres": (Gres("gpu", "a100", 5),), "placement": Placement("gpu")}, "nvidia.com/gpu", "has (4)"),
         ({"gres": (Gres("shard", "", 1),)}, "shard", "1 shard"),
+        ({"layout": Layout(3, 3)}, "nodes", "3 nodes are more than the default partition has (2)"),
     ],
 )
 def test_a_job_larger_than_the_largest_node_is_refused_by_what_it_lacks(
@@ -62,6 +63,28 @@ def test_a_job_larger_than_the_largest_node_is_refused_by_what_it_lacks(
 )  # fmt: skip
 def test_a_job_that_a_node_can_hold_passes_also_one_that_is_down(change: dict[str, object]) -> None:
     check_size(replace(JOB, **change), CLUSTER, RESOURCES)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "partition"),
+    [
+        ({}, "cpu"),
+        ({"gres": (Gres("gpu", "", 1),)}, "gpu"),
+        ({"gres": (Gres("gpu", "h100", 1),)}, "cpu"),  # nowhere: refused as the default one's
+        ({"placement": Placement("cpu", constraint="ib&big")}, "gpu"),
+        ({"placement": Placement("cpu", constraint="[ib|x]")}, "cpu"),
+        ({"layout": Layout(2, 2)}, "cpu"),
+        ({"time_limit_minutes": 61}, "gpu"),
+    ],
+)
+def test_a_job_without_a_partition_of_its_own_goes_to_the_first_that_has_what_it_needs(
+    change: dict[str, object], partition: str
+) -> None:
+    nodes = (*CLUSTER.nodes[:2], replace(CLUSTER.nodes[2], features=frozenset({"ib", "big"})))
+    limits = (Partition("cpu", True, True, None, 60), Partition("gpu", False, True, None, None))
+    job = replace(JOB, **({"placement": Placement("cpu")} | change))  # type: ignore[arg-type]
+    there = replace(CLUSTER, nodes=nodes, partitions=limits)
+    assert first_that_fits(job, ("cpu", "gpu"), there).placement.partition == partition
 
 
 def test_a_cluster_of_which_nothing_is_known_refuses_nothing() -> None:

@@ -145,7 +145,7 @@ def test_memory_is_not_left_to_slurm_where_it_has_a_ceiling(
 ) -> None:
     named = {f"slurmlet.io/{name}": value for name, value in annotations.items()}
     site = make_site(pods=pods, policy=[{"max_memory_mib": ceiling}])
-    nodes = tuple(make_node(str(size), memory_mib=size, partitions=frozenset({"cpu"})) for size in (4000, 8000))
+    nodes = tuple(make_node(str(size), memory_mib=size, partitions=frozenset({"cpu"})) for size in (4000, 8000, 8000))
     cluster = Cluster("c", "24.11", (Partition("cpu", True, True, None, None),), nodes)
     assert translate(make_pod(annotations=named), replace(site, cluster=cluster)).job.memory_mib == memory
 
