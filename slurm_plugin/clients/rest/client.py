@@ -51,7 +51,7 @@ class RestClient:
             raise failures.submission(answer)
         job_id = JobId(str(answer.body.get("job_id", "")))
         if not re.fullmatch("[1-9][0-9]*", job_id, re.ASCII):
-            raise UnparsableOutputError(answer.asked, "expected a job_id", str(answer.body))
+            raise failures.submission_unread(answer)
         self._queue.submitted(job_id)
         return job_id
 
@@ -202,7 +202,7 @@ def _plain(job_id: JobId) -> JobId:
 
 def _unchanged(answer: Answer) -> bool:
     """Whether a list since some time is empty because nothing has changed: ``last_update`` is unset then."""
-    return not answer.body.get("jobs") and not reading.number(answer.body.get("last_update"))
+    return answer.body.get("jobs") == [] and not reading.number(answer.body.get("last_update"))
 
 
 def _identity(answer: Answer) -> tuple[str, str]:

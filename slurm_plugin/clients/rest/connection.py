@@ -74,6 +74,10 @@ class Connection:
             if self._version is None:
                 for version in VERSIONS:
                     answer = await self._send("GET", f"/slurm/v0.0.{version}/ping", (), None, _PING_SECONDS)
+                    if not (answer.no_such_path or answer.body or answer.unauthorized):
+                        raise SlurmUnavailableError(
+                            f"what answers at {self._address.url} is no slurmrestd: {answer.words}"
+                        )
                     if not answer.no_such_path:
                         self._version = version
                         break

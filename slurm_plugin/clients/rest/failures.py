@@ -53,8 +53,8 @@ class Answer:
 
     @property
     def fine(self) -> bool:
-        """Whether it is a success."""
-        return self.status < 300 and not any(number for number, _ in self.errors)
+        """Whether it is a success: one that says something, for a proxy's page of maintenance may come with 200."""
+        return self.status < 300 and bool(self.body) and not any(number for number, _ in self.errors)
 
     @property
     def no_such_path(self) -> bool:
@@ -86,6 +86,11 @@ def submission(answer: Answer) -> SlurmletError:
         return SlurmUnavailableError(f"Slurm took no job: {answer.words}")
     limit = _LIMIT in answer.numbers or _LIMIT_WORDS in answer.words  # v0.0.38 gives no number
     return SubmissionRejectedError(answer.words, limit=limit)
+
+
+def submission_unread(answer: Answer) -> SlurmletError:
+    """Say what a success without a job's id means: there may be a job."""
+    return TransportError(f"slurmrestd may have submitted the job: expected a job_id, found {shorten(str(answer.body), 400)}")
 
 
 def query(answer: Answer) -> SlurmletError:

@@ -97,7 +97,11 @@ def _unreadable(error: Exception, answer: Json, source: Source) -> UnparsableOut
 
 
 def _rows(answer: Json, source: Source, read: Any) -> Iterator[Row]:
-    for job in answer.get("jobs", ()):
+    try:
+        jobs = answer["jobs"]
+    except KeyError as error:  # an object that is no list of jobs must not read as a queue without any
+        raise _unreadable(error, answer, source) from error
+    for job in jobs:
         try:
             if not number(job["array_job_id"] if "array_job_id" in job else job["array"]["job_id"]) and not number(
                 job["het_job_id"] if "het_job_id" in job else job["het"]["job_id"]
