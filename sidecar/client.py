@@ -76,7 +76,7 @@ class SidecarProvider:
         secrets = [settings.ca_file, pair.certificate_file if pair else None, pair.key_file if pair else None]
         self._files = Files(*(path for path in secrets if path is not None))
         self._session: aiohttp.ClientSession | None = None
-        self._replaced: list[aiohttp.ClientSession] = []
+        self._secure: ssl.SSLContext | bool = True
 
     # --- the contract ---------------------------------------------------------------------------------------------
 
@@ -129,7 +129,7 @@ class SidecarProvider:
         try:
             session = await self._connected()
             async with session.post(
-                self._base + path, json=body, headers=await self._headers(), timeout=self._endless()
+                self._base + path, json=body, headers=await self._headers(), timeout=self._endless(), ssl=self._secure
             ) as said:
                 await _raise_for(said, self._name, self._settings.token_file)
                 async for data in pieces.read(said.content.iter_any()):
@@ -171,7 +171,10 @@ class SidecarProvider:
         try:
             session = await self._connected()
             async with session.get(
-                self._base + wire.REPORTS + query, headers=await self._headers(), timeout=self._endless()
+                self._base + wire.REPORTS + query,
+                headers=await self._headers(),
+                timeout=self._endless(),
+                ssl=self._secure,
             ) as said:
                 await _raise_for(said, self._name, self._settings.token_file)
                 rest = b""
@@ -213,6 +216,7 @@ class SidecarProvider:
                 self._base + _path(wire.STREAM, uid),
                 headers=await self._headers(),
                 heartbeat=wire.PULSE_SECONDS,
+                ssl=self._secure,
                 max_msg_size=MOST_BYTES,
             )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -254,7 +258,7 @@ class SidecarProvider:
         try:
             session = await self._connected()
             async with session.request(
-                method, self._base + path, json=body, headers=await self._headers(), timeout=limits
+                method, self._base + path, json=body, headers=await self._headers(), timeout=limits, ssl=self._secure
             ) as said:
                 await _raise_for(said, self._name, self._settings.token_file, lost)
                 return decode(await said.json(), kind)
@@ -277,30 +281,36 @@ class SidecarProvider:
         return {"Authorization": f"Bearer {known[0].decode('ascii', 'replace')}"}
 
     async def _connected(self) -> aiohttp.ClientSession:
-        """Return the session; another one after its certificates changed. Streams of the old one go on."""
-        if self._session is None or self._files.changed():
-            if self._session is not None:
-                self._replaced.append(self._session)
-            self._session = aiohttp.ClientSession(connector=self._connector())
+        """Return the session, ``_secure`` being what its next connections are made with: the files as they are now."""
+        if self._session is None:
+            self._secure = self._tls()
+            path = self._socket_path
+            connector = aiohttp.UnixConnector(path, limit=0) if path else aiohttp.TCPConnector(limit=0)
+            self._session = aiohttp.ClientSession(connector=connector)
+        elif self._files.changed():
+            try:
+                self._secure = self._tls()
+            except SlurmUnavailableError as error:
+                self._files.forget()  # read in the middle of their renewal, they need not change again
+                log.error("%s; the old ones stay", error)  # noqa: TRY400  its text says all
         return self._session
 
-    def _connector(self) -> aiohttp.BaseConnector:
+    def _tls(self) -> ssl.SSLContext | bool:
         if self._socket_path:
-            return aiohttp.UnixConnector(self._socket_path, limit=0)
+            return True
         try:
             context = ssl.create_default_context(cafile=self._settings.ca_file)
             if self._settings.certificate is not None:
                 load_pair(context, self._settings.certificate)
         except (OSError, ssl.SSLError, ConfigurationError) as error:
             raise SlurmUnavailableError(f"{self._name}: sidecar.ca_file or certificate: {error}") from error
-        return aiohttp.TCPConnector(ssl=context, limit=0)
+        return context
 
     async def close(self) -> None:
         """Close the connections. Neither the sidecar nor jobs are touched."""
-        for session in (*self._replaced, self._session):
-            if session is not None:
-                await session.close()
-        self._session, self._replaced = None, []
+        if self._session is not None:
+            await self._session.close()
+        self._session = None
 
 
 async def _raise_for(

@@ -67,6 +67,10 @@ class Feed:
             except SlurmletError as error:
                 log.warning("reports: %s", error)
                 await self._take(Reachable(str(error)))
+            except Exception as error:
+                # A bug of ours must not leave everybody with what was last heard: somebody is told, and it goes on.
+                log.exception("reports failed")
+                await self._take(Reachable(f"{type(error).__name__}: {error}"))
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _take(self, report: Report) -> None:

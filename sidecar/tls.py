@@ -24,6 +24,10 @@ class Files:
         seen, self._seen = self._seen, self._stamp()
         return seen != self._seen
 
+    def forget(self) -> None:
+        """Have them count as changed at the next call: what was read of them is of no use."""
+        self._seen = ()
+
     def _stamp(self) -> tuple[tuple[int, int] | None, ...]:
         stamps: list[tuple[int, int] | None] = []
         for path in self._paths:
@@ -109,4 +113,5 @@ class Entrance:
                     self._current = server_context(self._pair, self._client_ca_file)
                     log.info("certificates were read again")
                 except ConfigurationError as error:
+                    self._files.forget()  # read in the middle of their renewal, they need not change again
                     log.error("%s; the old ones stay", error)  # noqa: TRY400  its text says all

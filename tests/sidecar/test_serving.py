@@ -117,6 +117,26 @@ async def test_renewed_certificates_are_used_without_a_restart(place: Place) -> 
             await client.cluster()
 
 
+async def test_a_client_whose_certificate_is_read_in_the_middle_of_its_renewal_keeps_the_old_one_and_reads_it_again(
+    place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, mine = place.ours.client("agent", "agent"), tmp_path / "mine.crt"
+    shutil.copy(good.certificate, mine)
+    client = place.client(place.ours, Pair(certificate=mine, key=good.key))
+    async with closing(client):
+        assert await client.cluster() == cluster()
+        mine.write_bytes(b"-----BEGIN CERT")
+        assert await client.cluster() == cluster()
+        assert [record.levelname for record in caplog.records] == ["ERROR"]
+        assert str(mine) in caplog.text
+        stamp = mine.stat()
+        mine.write_bytes(good.certificate.read_bytes())
+        os.utime(mine, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # its time tells nothing of the change
+        before = client._secure
+        assert await client.cluster() == cluster()
+        assert client._secure is not before
+
+
 async def test_a_port_that_is_taken_is_named(place: Place) -> None:
     with pytest.raises(ConfigurationError, match=str(place.port)):
         await serve(FakeProvider(clock=lambda: 0.0), place.settings)
