@@ -110,10 +110,26 @@ _KINDS = {
     "label-ranks": _Kind("label_ranks", values.flag),
     "srun-args": _Kind("srun_args", values.options),
 }
+_FEWEST_NODES = SLURM_BRIDGE + "min-nodes"
+_MOST_NODES = SLURM_BRIDGE + "max-nodes"
+# What others' manifests may hold that is refused by its name, and why.
+_REFUSED = {
+    SLURM_BRIDGE + "user-id": "who a pod is in Slurm is the site's decision",
+    SLURM_BRIDGE + "group-id": "who a pod is in Slurm is the site's decision",
+    INTERLINK + "flavor": "the policy says what a namespace gets by default",
+    INTERLINK + "mpi-flags": f"it does nothing in interLink either; {OURS}mpi and {OURS}srun-args do",
+    INTERLINK + "pre-exec": "a command before the job is an init container",
+    INTERLINK + "image-root": "the whole image stands in image",
+    INTERLINK + "singularity-mounts": "use hostPath or a claim",
+    INTERLINK + "singularity-options": "the runtime's options are the site's (pods.runtime.options)",
+    INTERLINK + "enroot-mounts": "use hostPath or a claim",
+    INTERLINK + "enroot-options": "the runtime is Apptainer",
+}
 _FAMILIES = {
     OURS: tuple(_KINDS),
-    SLURM_BRIDGE: tuple(
-        k.alias.removeprefix(SLURM_BRIDGE) for k in _KINDS.values() if k.alias.startswith(SLURM_BRIDGE)
+    SLURM_BRIDGE: (
+        *(k.alias.removeprefix(SLURM_BRIDGE) for k in _KINDS.values() if k.alias.startswith(SLURM_BRIDGE)),
+        *(key.removeprefix(SLURM_BRIDGE) for key in (_FEWEST_NODES, _MOST_NODES)),
     ),
     INTERLINK: tuple(k.alias.removeprefix(INTERLINK) for k in _KINDS.values() if k.alias.startswith(INTERLINK)),
 }
@@ -121,6 +137,8 @@ _FAMILIES = {
 
 def _check_keys(annotations: Mapping[str, str]) -> None:
     for key in sorted(set(annotations) - _WRITTEN):
+        if key in _REFUSED:
+            raise UnsupportedFieldError(_path(key), _REFUSED[key])
         for prefix, names in _FAMILIES.items():
             if key.startswith(prefix) and key.removeprefix(prefix) not in names:
                 message = f"no such annotation here; those of {prefix} are {', '.join(sorted(names))}"
@@ -144,7 +162,19 @@ def parse_annotations(annotations: Mapping[str, str]) -> Annotations:
         wishes["flags"] = raw.words
     for name, key in said.items():
         wishes[_KINDS[name].attribute] = _read(key, annotations[key], _KINDS[name].read)
+    if (nodes := _bridge_nodes(annotations)) is not None:
+        wishes.setdefault("nodes", nodes)
     return Annotations(**wishes)
+
+
+def _bridge_nodes(annotations: Mapping[str, str]) -> int | None:
+    """Return the fewest nodes of slurm-bridge's range, which allows a job of these; a single one is no wish for many."""
+    fewest, most = (
+        _read(key, annotations[key], values.count) if key in annotations else 1 for key in (_FEWEST_NODES, _MOST_NODES)
+    )
+    if _MOST_NODES in annotations and most < fewest:
+        raise InvalidAnnotationError(_path(_MOST_NODES), f"{most} is fewer than {_FEWEST_NODES}, {fewest}")
+    return fewest if fewest > 1 else None
 
 
 def _read(key: str, value: str, read: Callable[[str], Any]) -> Any:

@@ -138,6 +138,31 @@ def test_an_unknown_key_of_ours_is_refused_and_the_known_ones_named() -> None:
     assert caught.value.field == "metadata.annotations[slurmlet.io/queue]"
 
 
+def test_slurm_bridges_range_of_nodes_is_its_fewest() -> None:
+    fewest, most = "slurmjob.slinky.slurm.net/min-nodes", "slurmjob.slinky.slurm.net/max-nodes"
+    assert parse_annotations({fewest: "2", most: "4"}).nodes == 2
+    assert parse_annotations({fewest: "2", "slurmlet.io/nodes": "3"}).nodes == 3
+    assert parse_annotations({most: "4"}).nodes is None
+    assert parse_annotations({fewest: "1"}).nodes is None
+    with pytest.raises(InvalidAnnotationError, match="max-nodes"):
+        parse_annotations({fewest: "4", most: "2"})
+
+
+@pytest.mark.parametrize(
+    ("key", "why"),
+    [
+        ("slurmjob.slinky.slurm.net/user-id", "site's decision"),
+        ("slurmjob.slinky.slurm.net/group-id", "site's decision"),
+        ("slurm-job.vk.io/pre-exec", "init container"),
+        ("slurm-job.vk.io/singularity-options", "pods.runtime.options"),
+        ("slurm-job.vk.io/flavor", "policy"),
+    ],
+)
+def test_a_foreign_key_that_can_not_be_honoured_is_refused_with_its_reason(key: str, why: str) -> None:
+    with pytest.raises(UnsupportedFieldError, match=why):
+        parse_annotations({key: "1"})
+
+
 @pytest.mark.parametrize("key", ["slurmjob.slinky.slurm.net/user-id", "slurm-job.vk.io/pre-exec"])
 def test_a_foreign_key_that_means_nothing_here_is_refused_and_not_dropped(key: str) -> None:
     with pytest.raises(UnsupportedFieldError) as caught:

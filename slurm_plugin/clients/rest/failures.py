@@ -90,7 +90,9 @@ def submission(answer: Answer) -> SlurmletError:
 
 def submission_unread(answer: Answer) -> SlurmletError:
     """Say what a success without a job's id means: there may be a job."""
-    return TransportError(f"slurmrestd may have submitted the job: expected a job_id, found {shorten(str(answer.body), 400)}")
+    return TransportError(
+        f"slurmrestd may have submitted the job: expected a job_id, found {shorten(str(answer.body), 400)}"
+    )
 
 
 def query(answer: Answer) -> SlurmletError:
