@@ -33,13 +33,14 @@ def _tried(version: str, options: Sequence[str]) -> int:
         "SLURM": version,
     }
     files = [f"tests/e2e/{name}" for name in FILES]
-    argv = [sys.executable, "-m", "pytest", "-m", "e2e", "-n", "2", "--dist", "loadfile", *options, *files]
+    argv = [sys.executable, "-m", "pytest", *options, *files]
 
     def run(*words: str) -> int:
         return subprocess.run(words, env=environment, cwd=PROJECT_ROOT, check=False).returncode
 
     try:
-        return run(*TESTBED, "up") or run(*argv)
+        together = ("-m", "e2e and not alone", "-n", "2", "--dist", "loadfile")
+        return run(*TESTBED, "up") or run(*argv, *together) or run(*argv, "-m", "e2e and alone")
     finally:
         run(*TESTBED, "down")
 
