@@ -20,6 +20,7 @@ from slurm_plugin.contract import (
     PodContent,
     PodUsage,
     Provider,
+    Tenanted,
 )
 from slurm_plugin.errors import SlurmletError, UnsupportedFieldError
 from slurm_plugin.job import PodUid
@@ -68,6 +69,7 @@ class Sidecar:
                 web.get("/metrics", self._metrics),
                 web.get("/openapi.json", self._openapi),
                 web.get(wire.CLUSTER, self._cluster),
+                web.post(wire.IDENTITIES, self._introduce),
                 web.post(wire.PODS, self._submit),
                 web.put(uid, self._edit),
                 web.delete(uid, self._forget),
@@ -106,6 +108,12 @@ class Sidecar:
 
     async def _cluster(self, _request: web.Request) -> web.Response:
         return answer(200, encode(await self._provider.cluster(), Cluster))
+
+    async def _introduce(self, request: web.Request) -> web.Response:
+        asked = await _body(request, wire.Introduce)
+        if isinstance(self._provider, Tenanted):
+            await self._provider.introduce(asked.pods)
+        return answer(200, {})
 
     async def _submit(self, request: web.Request) -> web.Response:
         asked = await _body(request, wire.Submit)

@@ -22,10 +22,10 @@ from slurm_plugin.contract import (
     LogOptions,
     PodConnection,
     PodContent,
+    PodIdentity,
     PodUsage,
     Reachable,
     Report,
-    Snapshot,
 )
 from slurm_plugin.errors import ConfigurationError, HostError, SlurmletError, SlurmUnavailableError, TransportError
 from slurm_plugin.job import JobId, PodUid
@@ -75,6 +75,7 @@ class SidecarProvider:
         pair = settings.certificate
         secrets = [settings.ca_file, pair.certificate_file if pair else None, pair.key_file if pair else None]
         self._files = Files(*(path for path in secrets if path is not None))
+        self._pods: dict[PodUid, PodIdentity] | None = None
         self._session: aiohttp.ClientSession | None = None
         self._secure: ssl.SSLContext | bool = True
 
@@ -85,8 +86,13 @@ class SidecarProvider:
         found: Cluster = await self._ask("GET", wire.CLUSTER, Cluster)
         return found
 
+    async def introduce(self, pods: Sequence[PodIdentity]) -> None:
+        """See Tenanted. The sidecar is told whenever the stream of reports is taken up: it forgets when it is started anew."""
+        self._pods = (self._pods or {}) | {pod.uid: pod for pod in pods}
+
     async def submit(self, pod: Pod, content: PodContent) -> JobId:
         """See Provider. After TransportError call again: the sidecar knows the pod by its UID."""
+        await self.introduce((PodIdentity.of(pod),))
         body = encode(wire.Submit(pod, content), wire.Submit)
         said: wire.Submitted = await self._ask(
             "POST", wire.PODS, wire.Submitted, body, timeout=self._submit_seconds, lost=TransportError
@@ -101,6 +107,8 @@ class SidecarProvider:
     async def forget(self, uid: PodUid) -> None:
         """See Provider."""
         await self._change("DELETE", _path(wire.POD, uid), timeout=self._submit_seconds)
+        if self._pods is not None:
+            self._pods.pop(uid, None)
 
     async def update(self, uid: PodUid, content: PodContent) -> None:
         """See Provider."""
@@ -140,7 +148,6 @@ class SidecarProvider:
     async def reports(self) -> AsyncGenerator[Report, None]:
         """See Provider. While the sidecar is away Slurm counts as unreachable, and nothing is guessed."""
         place, told, failures_so_far = ("", 0), None, 0
-        complete = False
         while True:
             try:
                 async for line in self._lines(*place):
@@ -149,11 +156,7 @@ class SidecarProvider:
                         if line.report != told:
                             told = line.report
                             yield told
-                    elif isinstance(line.report, Snapshot) and complete:  # the sidecar was started anew
-                        for report in line.report.reports:
-                            yield report
                     else:
-                        complete = complete or isinstance(line.report, Snapshot)
                         yield line.report
             except SlurmletError as error:
                 away = Reachable(str(error))
@@ -168,6 +171,9 @@ class SidecarProvider:
 
     async def _lines(self, epoch: str, sequence: int) -> AsyncGenerator[wire.Line, None]:
         query = f"?epoch={quote(epoch)}&sequence={sequence}"
+        if self._pods is not None:
+            pods = wire.Introduce(tuple(self._pods.values()))
+            await self._ask("POST", wire.IDENTITIES, dict[str, Any], encode(pods, wire.Introduce))
         try:
             session = await self._connected()
             async with session.get(

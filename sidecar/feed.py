@@ -40,6 +40,7 @@ class Feed:
         self._pods: dict[PodUid, tuple[int, PodReport]] = {}
         self._reachable = (0, Reachable("the sidecar has not yet heard of Slurm"))
         self._complete = False
+        self._whole = 0  # the number of the latest Snapshot
         self._changed = asyncio.Condition()
 
     @property
@@ -79,7 +80,7 @@ class Feed:
             match report:
                 case Snapshot(reports=reports):
                     self._pods = {each.uid: (self._sequence, each) for each in reports}
-                    self._complete = True
+                    self._complete, self._whole = True, self._sequence
                 case PodReport():
                     self._pods[report.uid] = (self._sequence, report)
                 case Reachable():
@@ -115,12 +116,14 @@ class Feed:
             yield Numbered(self._epoch, 0, self.reachable)
             await self.complete()
             sequence = self._sequence
-            yield Numbered(self._epoch, sequence, Snapshot(tuple(report for _, report in self._pods.values())))
+            yield Numbered(self._epoch, sequence, Snapshot(self.reports()))
             yield Numbered(self._epoch, sequence, self.reachable)
         while True:
             since = sequence
             sequence = await self._after(since)
             changes: list[tuple[int, Report]] = [change for change in self._pods.values() if change[0] > since]
+            if self._whole > since:  # pods that are not in it have no job, which no change of theirs would say
+                changes = [(sequence, Snapshot(self.reports()))]
             changes += [self._reachable] if self._reachable[0] > since else []
             for _, report in sorted(changes, key=lambda change: change[0]):
                 # Only the last of them takes the reader past ``since``: one that is cut off before hears all again.

@@ -23,6 +23,7 @@ def document() -> dict[str, Any]:
         "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
         "paths": {
             wire.CLUSTER: {"get": _operation("What the cluster has.", Cluster)},
+            wire.IDENTITIES: {"post": _operation("Say which pods there are.", nothing, body=wire.Introduce)},
             wire.PODS: {"post": submit},
             wire.POD: {
                 "parameters": [_uid()],

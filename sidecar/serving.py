@@ -13,7 +13,7 @@ from functools import partial
 from aiohttp import web
 
 from slurm_plugin.config import SiteSettings
-from slurm_plugin.contract import Provider
+from slurm_plugin.contract import Provider, Tenanted
 from slurm_plugin.errors import ConfigurationError
 
 from .app import Sidecar
@@ -65,6 +65,8 @@ async def serve(
         tokens = _tokens(interlink.settings)
         plugin = Plugin(provider, sidecar.feed, settings=interlink.site, tokens=tokens)
         faces.append((plugin.application(), interlink.settings))
+        if settings is None and dial is None and isinstance(provider, Tenanted):
+            await provider.introduce(())  # no agent will say which pods there are; interLink names them one by one
     async with AsyncExitStack() as stack:
         endless: list[Callable[[], Awaitable[object]]] = [asyncio.Event().wait]
         for application, where in faces:

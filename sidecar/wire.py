@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from slurm_plugin.contract import LogOptions, PodContent, Report
+from slurm_plugin.contract import LogOptions, PodContent, PodIdentity, Report
 from slurm_plugin.pod import Pod
 
 VERSION = "v1"
 CLUSTER = f"/{VERSION}/cluster"
+IDENTITIES = f"/{VERSION}/identities"
 PODS = f"/{VERSION}/pods"
 POD = f"{PODS}/{{uid}}"
 TERMINATE = f"{POD}/terminate"
@@ -22,6 +23,13 @@ MOST_BYTES = 64 * 2**20
 PULSE_SECONDS = 15.0
 """An idle stream of reports holds an empty line this often: who hears nothing for longer has lost the connection."""
 UID = r"[A-Za-z0-9][A-Za-z0-9.-]{0,127}"
+
+
+@dataclass(frozen=True, slots=True)
+class Introduce:
+    """The pods that there are: whose each is, the sidecar's policy says."""
+
+    pods: tuple[PodIdentity, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ class PodReport:
 
     ``job`` is Slurm's word, ``runner`` the runner's; either may be None while unknown. ``absent``: slurmctld was asked
     and does not know the job any more, accounting was asked too, and ``job`` is what it knew of the job's end, if
-    anything.
+    anything. ``stray``: whose pod it is was not told (``Tenanted``), so that nothing but its end may come of this.
     """
 
     uid: PodUid
@@ -59,6 +59,7 @@ class PodReport:
     job: JobStatus | None
     runner: RunnerState | None
     absent: bool = False
+    stray: bool = False
 
     @property
     def over(self) -> bool:
@@ -68,7 +69,10 @@ class PodReport:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The first thing ``reports()`` yields: every pod that the provider knows. Afterwards come single reports."""
+    """The first thing ``reports()`` yields: every pod that the provider knows. Afterwards come single reports.
+
+    Another one may follow, when more is known than before: a pod that is in none of its reports has no job.
+    """
 
     reports: tuple[PodReport, ...]
 
@@ -123,7 +127,10 @@ class Provider(Protocol):
         """Remove what is left of an ended pod on the site. Only after the Pod object is gone. No such pod is a no-op."""
 
     def reports(self) -> AsyncGenerator[Report, None]:
-        """Yield a Snapshot of every known pod, then each change; never goes back in time. One consumer at a time."""
+        """Yield a Snapshot of every known pod, then each change; never goes back in time. One consumer at a time.
+
+        A pod with nothing of its job in its report is one of which nothing can be said for now: it may have a job.
+        """
 
     async def update(self, uid: PodUid, content: PodContent) -> None:
         """Swap a live pod's volume content, each of ``content.volumes`` atomically; all else of it is not looked at.
@@ -220,6 +227,34 @@ class Editable(Protocol):
 
         What a running one has taken up is in its reports (``RunnerState.edition``). One that has ended is a no-op. Raises
         TranslationError (it can't take that up), and what entering a pod raises (``Enterable``).
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class PodIdentity:
+    """What of a Pod object decides whose pod it is: the API server's word, never the site's."""
+
+    uid: PodUid
+    namespace: str
+    name: str
+    service_account: str
+
+    @classmethod
+    def of(cls, pod: Pod) -> "PodIdentity":
+        """Return a pod's identity."""
+        metadata = pod.metadata
+        return cls(PodUid(metadata.uid), metadata.namespace, metadata.name, pod.spec.service_account_name)
+
+
+@runtime_checkable
+class Tenanted(Protocol):
+    """A provider of several users' pods, each of which could make up reports of another's."""
+
+    async def introduce(self, pods: Sequence[PodIdentity]) -> None:
+        """Tell which pods there are. The first time: all that exist; a provider yields no Snapshot before that.
+
+        Of a pod that was introduced only its own user's word counts; of another one there are ``stray`` reports, it can be
+        ended and forgotten, and nothing else. ``submit`` introduces its pod. Idempotent; ``forget`` undoes it.
         """
 
 

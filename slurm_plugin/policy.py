@@ -18,7 +18,11 @@ from .rawflags import features_of, means_whole_cores
 
 def rule_for(policy: Sequence[PolicyRule], pod: Pod) -> PolicyRule:
     """Return the first rule that matches the pod's namespace and service account; PolicyError if none does."""
-    namespace, account = pod.metadata.namespace, pod.spec.service_account_name
+    return rule_of(policy, pod.metadata.namespace, pod.spec.service_account_name)
+
+
+def rule_of(policy: Sequence[PolicyRule], namespace: str, account: str) -> PolicyRule:
+    """Return the first rule that matches a namespace and a service account; PolicyError if none does."""
     for rule in policy:
         if any(fnmatchcase(namespace, pattern) for pattern in rule.namespaces) and any(
             fnmatchcase(account, pattern) for pattern in rule.service_accounts

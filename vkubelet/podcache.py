@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from slurm_plugin.contract import PodIdentity
 from slurm_plugin.job import PodUid
 from slurm_plugin.pod import Pod
 
@@ -42,6 +43,11 @@ class CachedPod:
         """Return the pod as plain JSON."""
         result: dict[str, Any] = json.loads(self.data)
         return result
+
+    def identity(self) -> PodIdentity:
+        """Return what of it decides whose pod it is."""
+        spec = self.json().get("spec") or {}
+        return PodIdentity(self.uid, self.namespace, self.name, spec.get("serviceAccountName") or "default")
 
 
 def cached_pod(body: dict[str, Any], *, clock: Callable[[], float] = time.monotonic) -> CachedPod:

@@ -20,7 +20,7 @@ from dataclasses import replace
 
 from pydantic import ValidationError
 
-from slurm_plugin.contract import PodReport, Provider, Reachable, Report, Snapshot
+from slurm_plugin.contract import PodReport, Provider, Reachable, Report, Snapshot, Tenanted
 from slurm_plugin.errors import SlurmletError, SlurmUnavailableError, SubmissionRejectedError
 from slurm_plugin.job import PodUid
 from slurm_plugin.pod import Pod
@@ -92,7 +92,7 @@ class PodController:
         self._owners: OwnerGate[PodUid] = OwnerGate(self._queue.add, clock=time.monotonic)
         self._content_backoff: Backoff[PodUid] = Backoff(*_CONTENT_BACKOFF)
         self._upkeep = Upkeep(content, provider, self.cache.get, self._events.warn)
-        self._listed = False
+        self._listed = asyncio.Event()
         self._told = False
         self._slurm_error: str | None = None
 
@@ -133,17 +133,20 @@ class PodController:
                 self.cache.remove(pod.uid)
         for pod in pods:
             self._take_pod(pod)
-        if not self._listed:
+        if not self._listed.is_set():
             log.info("%d pods are bound to node %s", len(self.cache), self._node)
             gc.collect()
             gc.freeze()  # what is here now stays: the collector need not look at it again
-        self._listed = True
+        self._listed.set()
         self._add_all()
 
     async def _read_reports(self) -> None:
         failures = 0
+        await self._listed.wait()
         while True:
             try:
+                if isinstance(self._provider, Tenanted):
+                    await self._provider.introduce([pod.identity() for pod in self.cache])
                 async with aclosing(self._provider.reports()) as reports:
                     async for report in reports:
                         failures = 0
@@ -186,7 +189,7 @@ class PodController:
             self._add_all()
 
     def _add_all(self) -> None:
-        if self._listed and self._told:
+        if self._listed.is_set() and self._told:
             for uid in self._work:
                 self._queue.add(uid)
 
@@ -195,11 +198,15 @@ class PodController:
     async def _reconcile(self, uid: PodUid) -> float | None:
         """Do the next thing for one pod; returns after how many seconds to look again, None for its next change."""
         work = self._work.get(uid)
-        if not (self._listed and self._told) or work is None:
+        if not (self._listed.is_set() and self._told) or work is None:
             return None
         cached = self.cache.get(uid)
         if cached is None:
             return await self._bury(uid, work)
+        if work.report is not None and work.report.stray:
+            work.report = (
+                None  # said by somebody before we could say whose pod it is: of a pod that exists it is nothing
+            )
         try:
             pod = cached.parse()
         except ValidationError as error:
@@ -296,7 +303,11 @@ class PodController:
         """Decide what a pod becomes that was not submitted: Failed, or waiting with back-off."""
         refusal = refusal_of(error)
         if refusal is None:
-            if not error.transient:
+            if isinstance(error, SlurmUnavailableError):
+                message = f"Slurm does not answer: {error}"
+                self._events.tell_waiting(pod, "SlurmUnreachable", message)
+                await self._wait(cached, pod, work, Refusal("", message))
+            elif not error.transient:
                 self._events.warn(pod, "FailedCreatePodSandBox", str(error))
             raise error
         log.warning("not submitted: %s", refusal.message, extra=about(pod))

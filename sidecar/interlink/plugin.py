@@ -17,7 +17,7 @@ from aiohttp.typedefs import Handler
 
 from slurm_plugin.cluster import Cluster
 from slurm_plugin.config import SiteSettings
-from slurm_plugin.contract import PodContent, PodReport, Provider
+from slurm_plugin.contract import PodContent, PodIdentity, PodReport, Provider, Tenanted
 from slurm_plugin.errors import SlurmletError, SlurmUnavailableError
 from slurm_plugin.job import JobId, PodUid
 from slurm_plugin.pod import Pod
@@ -124,6 +124,7 @@ class Plugin:
     async def _delete(self, request: web.Request) -> web.Response:
         pod = requests.pod_of(await _body(request))
         self._check_complete()
+        await self._introduce(pod)
         asked = pod.metadata.deletion_grace_period_seconds
         grace = pod.spec.termination_grace_period_seconds if asked is None else asked
         uid = PodUid(pod.metadata.uid)
@@ -181,14 +182,20 @@ class Plugin:
         if not pods:
             return await self._ping(request)
         self._check_complete()
+        await self._introduce(*pods)
         answers = []
         for pod in pods:
             report = self._report(PodUid(pod.metadata.uid))
             if report is None and requests.was_created(pod):
                 report = statuses.lost(pod)
-            if report is not None:
+            if report is not None and not report.stray:  # its own user is heard in a moment
                 answers.append(statuses.status_of(pod, report, now=time.time()))
         return _json(answers or None)
+
+    async def _introduce(self, *pods: Pod) -> None:
+        """Say whose pods are asked about, before anything is said of them."""
+        if isinstance(self._provider, Tenanted):
+            await self._provider.introduce([PodIdentity.of(pod) for pod in pods])
 
     def _report(self, uid: PodUid) -> PodReport | None:
         heard = self._feed.report(uid)

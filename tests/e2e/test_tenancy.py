@@ -9,6 +9,7 @@ import pytest
 from .agents import Agent
 from .pods import Pods, make_pods, manifest
 from .testbed import Testbed
+from .waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(300)]
 
@@ -43,6 +44,13 @@ def tenants(request: pytest.FixtureRequest, testbed: Testbed) -> Iterator[dict[s
         stack.callback(agent.kill)
         agent.wait_ready()
         yield namespaces
+
+
+def as_user(pods: Pods, user: str, script: str) -> str:
+    """Run a shell script as a user on the login node, with the pods' root directory as its first argument."""
+    become = [word.replace("{user}", user) for word in BECOME]
+    root = f"/home/{user}/.slurmlet/{pods.agent.node}"
+    return pods.testbed.run(*pods.agent.inside(*become, "sh", "-ec", script, "sh", root)).stdout
 
 
 def test_each_namespaces_pods_are_jobs_of_its_own_user_from_submission_to_logs_and_deletion(
@@ -100,3 +108,51 @@ def test_a_namespace_that_no_rule_names_runs_nothing(tenants: dict[str, Pods], t
         status = nobodys.wait_phase("stranger", "Failed")
         assert nobodys.namespace in json.dumps(status)
         assert all_jobs(testbed, nobodys) == []
+
+
+def test_a_directory_that_another_user_made_for_a_pod_takes_nothing_of_it_over(tenants: dict[str, Pods]) -> None:
+    alice, agent = tenants["alice"], tenants["alice"].agent
+    alice.run("coveted", "sh", "-c", "echo alices; sleep 600")
+    alice.wait_phase("coveted", "Running")
+    uid = alice.kubectl("get", "pod", "coveted", "-o", "jsonpath={.metadata.uid}")
+    tenants["bob"].run("first", "true")  # so that there is a root of bob's
+    tenants["bob"].wait_phase("first", "Succeeded")
+    plant = f"""mkdir -p "$1/pods/{uid}/logs/main" "$1/pods/{uid}/run"; echo 1 > "$1/pods/{uid}/job-id"
+        echo '{{"uid": "{uid}"}}' > "$1/pods/{uid}/pod.json"
+        echo '2026-01-01T00:00:00.0Z stdout F bobs' > "$1/pods/{uid}/logs/main/0.log"
+    """
+    as_user(alice, "bob", plant)
+    agent.kill()
+    agent.start()
+    agent.wait_ready()
+    assert alice.kubectl("logs", "coveted") == "alices\n"
+    assert alice.kubectl("exec", "coveted", "--", "id", "-un").strip() == "alice"
+    wait_until("the agent to say so", lambda: f"user bob has a directory for pod {uid}" in agent.log.read_text())
+    alice.kubectl("delete", "pod", "coveted", "--timeout=60s")
+    as_user(alice, "bob", f'rm -r "$1/pods/{uid}"')
+
+
+def test_a_user_whose_root_is_of_no_use_waits_alone_over_a_restart_too(tenants: dict[str, Pods]) -> None:
+    alice, carol = tenants["alice"], tenants["carol"]
+    agent, earlier = carol.agent, all_jobs(carol.testbed, carol)
+    carol.run("before", "sleep", "600")
+    carol.wait_phase("before", "Running")
+    as_user(carol, "carol", 'chmod 000 "$1"')
+    try:
+        agent.kill()
+        agent.start()
+        agent.wait_ready()
+        carol.run("waiting", "true")
+        alice.run("going-on", "true")
+        alice.wait_phase("going-on", "Succeeded")
+        wait_until("carol to be told", lambda: "as user carol" in json.dumps(carol.get("waiting")["status"]))
+        assert carol.get("before")["status"]["phase"] == "Running"
+        node = carol.testbed.get("node", agent.node)
+        assert node is not None
+        conditions = {condition["type"]: condition["status"] for condition in node["status"]["conditions"]}
+        assert conditions["SlurmReachable"] == "True"
+    finally:
+        as_user(carol, "carol", 'chmod 700 "$1"')
+    carol.wait_phase("waiting", "Succeeded")
+    carol.kubectl("delete", "pod", "before", "--timeout=60s")
+    assert len(set(all_jobs(carol.testbed, carol)) - set(earlier)) == 2  # each pod was submitted once

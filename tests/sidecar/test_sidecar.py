@@ -25,6 +25,7 @@ from slurm_plugin.contract import (
     Measurable,
     PodConnection,
     PodContent,
+    PodIdentity,
     PodUsage,
     Reachable,
     Report,
@@ -58,6 +59,10 @@ class Site(FakeProvider):
     def __init__(self) -> None:
         super().__init__(clock=lambda: 1000.0)
         self.inside = LocalPods()
+        self.introduced: list[PodIdentity] = []
+
+    async def introduce(self, pods: Sequence[PodIdentity]) -> None:
+        self.introduced += pods
 
     async def extend(self, pod: Pod, content: PodContent) -> None:
         self.extended = pod, content
@@ -236,6 +241,33 @@ async def test_reports_go_on_after_the_sidecar_was_away(client: SidecarProvider,
             async for report in reports:
                 if not isinstance(report, Reachable | Snapshot) and report.over:
                     break
+
+
+async def test_whose_pods_there_are_is_told_a_sidecar_that_was_started_anew_before_it_says_anything(
+    client: SidecarProvider, sidecar: Running
+) -> None:
+    mine, theirs = (PodIdentity(PodUid(uid), "default", uid, "default") for uid in ("0a-1", "0a-2"))
+    await client.introduce([mine])
+    async with aclosing(client.reports()) as reports:
+        await until(reports, Snapshot)
+        assert sidecar.site.introduced == [mine]
+        await client.introduce([theirs])
+        await client.forget(mine.uid)
+        sidecar.site.introduced.clear()
+        await sidecar.stop()
+        while (await until(reports, Reachable)).error is None:  # type: ignore[union-attr]
+            pass
+        await sidecar.start()
+        await until(reports, Snapshot)
+        assert sidecar.site.introduced == [theirs]
+
+
+async def test_a_second_snapshot_arrives_whole(client: SidecarProvider, sidecar: Running) -> None:
+    async with aclosing(client.reports()) as reports:
+        await until(reports, Snapshot)
+        await client.submit(pod(), PodContent())
+        sidecar.site.tell(Snapshot(()))
+        assert await until(reports, Snapshot) == Snapshot(())
 
 
 async def test_a_command_has_its_streams_and_its_exit_code(client: SidecarProvider) -> None:

@@ -1,21 +1,24 @@
-"""Several Slurm users behind one node: who may say what of whose pod."""
+"""Several Slurm users behind one node: who may say what of whose pod, and whose trouble is whose."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator
 
 import pytest
 
 from slurm_plugin.config import PolicyRule
-from slurm_plugin.contract import PodContent, PodReport, PodUsage, Reachable, Report, Snapshot
-from slurm_plugin.errors import PodNotFoundError
-from slurm_plugin.job import JobId, PodUid
+from slurm_plugin.contract import LogOptions, PodContent, PodIdentity, PodReport, PodUsage, Reachable, Report, Snapshot
+from slurm_plugin.errors import PodNotFoundError, PolicyError, SlurmUnavailableError
+from slurm_plugin.job import JobId, JobState, JobStatus, PodUid
+from slurm_plugin.pod import Pod
 from slurm_plugin.tenants import TenantProvider
 from tests.vkubelet.fakes import FakeProvider
 
 from .manifests import UID, make_pod
 
-POLICY = (PolicyRule(namespaces=("theirs",), user="mallory"), PolicyRule(user="alice"))
+POLICY = (PolicyRule(namespaces=("theirs",), user="mallory"), PolicyRule(namespaces=("default",), user="alice"))
+ALICES = PodIdentity(PodUid(UID), "default", "web", "default")
 
 
 class Tenants:
@@ -25,10 +28,21 @@ class Tenants:
         self.reports = self.both.reports()
 
     async def next(self) -> Report:
+        """The next report that is not whether Slurm is reached."""
+        while isinstance(report := await self.said(), Reachable):
+            pass
+        return report
+
+    async def said(self) -> Report:
         async with asyncio.timeout(5):
-            while isinstance(report := await anext(self.reports), Reachable):
-                pass
-            return report
+            return await anext(self.reports)
+
+    async def begin(self, *pods: PodIdentity) -> Snapshot:
+        """Introduce these pods, and hear what is known of all."""
+        await self.both.introduce(pods)
+        first = await self.next()
+        assert isinstance(first, Snapshot)
+        return first
 
 
 @pytest.fixture
@@ -38,25 +52,121 @@ async def tenants() -> AsyncIterator[Tenants]:
     await made.reports.aclose()
 
 
-def forged(job_id: str) -> PodReport:
-    return PodReport(PodUid(UID), "default", "web", JobId(job_id), None, None)
+def said_of_it(job_id: str) -> PodReport:
+    job = JobStatus(JobId(job_id), JobState.RUNNING)
+    return PodReport(PodUid(UID), "default", "web", JobId(job_id), job, None)
 
 
-async def test_a_directory_made_for_anothers_pod_does_not_make_it_run_as_its_maker(tenants: Tenants) -> None:
-    tenants.mallory.jobs[PodUid(UID)] = forged("66")
-    assert isinstance(await tenants.next(), Snapshot)
+def pod_in(namespace: str, *, uid: str = UID) -> Pod:
+    pod = make_pod()
+    return pod.model_copy(update={"metadata": pod.metadata.model_copy(update={"namespace": namespace, "uid": uid})})
+
+
+def job_ids(snapshot: Snapshot) -> list[str | None]:
+    return [report.job_id for report in snapshot.reports]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(["introduced", "alice", "mallory"])), ids=",".join)
+async def test_in_every_order_of_events_a_pods_own_user_is_believed_of_it(
+    tenants: Tenants, order: tuple[str, ...]
+) -> None:
+    tenants.alice.jobs[PodUid(UID)] = said_of_it("1")
+    tenants.mallory.jobs[PodUid(UID)] = said_of_it("66")
+    providers = {"alice": tenants.alice, "mallory": tenants.mallory}
+    for provider in providers.values():
+        provider.snapshot_allowed.clear()
+    heard: list[Report] = []
+
+    async def listen() -> None:
+        async for report in tenants.reports:
+            heard.append(report)  # noqa: PERF401  it never ends
+
+    listening = asyncio.create_task(listen())
+    for event in order:
+        if event == "introduced":
+            await tenants.both.introduce([ALICES])
+        else:
+            providers[event].snapshot_allowed.set()
+        await asyncio.sleep(0.01)
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+    snapshots = [report for report in heard if isinstance(report, Snapshot)]
+    assert [job_ids(snapshot) for snapshot in snapshots] == [["1"]]
+    assert not any(isinstance(report, PodReport) and report.job_id == "66" for report in heard)
+    assert not snapshots[0].reports[0].stray
+    await tenants.both.update(PodUid(UID), PodContent())
+    assert (len(tenants.alice.contents), len(tenants.mallory.contents)) == (1, 0)
+
+
+async def test_nothing_is_told_before_it_is_known_which_pods_there_are(tenants: Tenants) -> None:
+    tenants.mallory.jobs[PodUid(UID)] = said_of_it("66")
+    waiting = asyncio.create_task(tenants.next())
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def test_a_directory_made_for_anothers_pod_does_not_make_it_run_as_its_maker(
+    tenants: Tenants, caplog: pytest.LogCaptureFixture
+) -> None:
+    tenants.mallory.jobs[PodUid(UID)] = said_of_it("66")
+    assert (await tenants.begin(ALICES)).reports == ()
+    assert f"user mallory has a directory for pod {UID}" in caplog.text
     await tenants.both.submit(make_pod(), PodContent())
     assert len(tenants.alice.submissions) == 1
     assert not tenants.mallory.submissions
 
 
+async def test_a_pod_that_appears_after_somebody_spoke_of_it_is_its_own_users(tenants: Tenants) -> None:
+    tenants.mallory.jobs[PodUid(UID)] = said_of_it("66")
+    first = await tenants.begin()
+    assert [report.stray for report in first.reports] == [True]
+    for call in (tenants.both.edit(make_pod()), anext(tenants.both.logs(PodUid(UID), "c", LogOptions()))):
+        with pytest.raises(PodNotFoundError):
+            await call
+    await tenants.both.update(PodUid(UID), PodContent())
+    assert not tenants.mallory.contents
+    assert await tenants.both.submit(make_pod(), PodContent()) != "66"
+    said = await tenants.next()
+    assert isinstance(said, PodReport)
+    assert (said.job_id, said.stray) == ("101", False)
+    await tenants.both.terminate(PodUid(UID), 5)
+    assert (len(tenants.alice.terminations), len(tenants.mallory.terminations)) == (1, 0)
+
+
+async def test_what_is_left_of_a_pod_that_is_gone_is_ended_whoevers_it_is_one_after_the_other(tenants: Tenants) -> None:
+    tenants.alice.jobs[PodUid(UID)] = said_of_it("1")
+    tenants.mallory.jobs[PodUid(UID)] = said_of_it("66")
+    first = await tenants.begin()
+    assert job_ids(first) == ["66"]
+    await tenants.both.terminate(PodUid(UID), 0)
+    assert isinstance(over := await tenants.next(), PodReport)
+    assert (over.over, over.stray) == (True, True)
+    await tenants.both.forget(PodUid(UID))
+    assert (tenants.mallory.forgotten, tenants.alice.forgotten) == ([UID], [])
+    while not isinstance(said := await tenants.next(), PodReport) or said.job_id != "1":
+        pass
+    assert said.stray
+    await tenants.both.forget(PodUid(UID))
+    assert tenants.alice.forgotten == [UID]
+
+
+async def test_a_pod_that_no_rule_names_is_nobodys(tenants: Tenants) -> None:
+    tenants.mallory.jobs[PodUid(UID)] = said_of_it("66")
+    first = await tenants.begin(PodIdentity(PodUid(UID), "elsewhere", "web", "default"))
+    assert first.reports == ()
+    with pytest.raises(PolicyError):
+        await tenants.both.submit(pod_in("elsewhere"), PodContent())
+
+
 async def test_what_another_user_says_of_a_pod_is_not_believed(tenants: Tenants) -> None:
-    assert isinstance(await tenants.next(), Snapshot)
+    await tenants.begin()
     job_id = await tenants.both.submit(make_pod(), PodContent())
     said = await tenants.next()
     assert isinstance(said, PodReport)
     assert said.job_id == job_id
-    tenants.mallory.tell(forged("66"))
+    tenants.mallory.tell(said_of_it("66"))
     await asyncio.sleep(0.05)
     tenants.alice.end(PodUid(UID))
     said = await tenants.next()
@@ -65,6 +175,7 @@ async def test_what_another_user_says_of_a_pod_is_not_believed(tenants: Tenants)
 
 
 async def test_usage_is_believed_of_a_pods_own_user_alone(tenants: Tenants) -> None:
+    await tenants.begin()
     await tenants.both.submit(make_pod(), PodContent())
     true, forged_one = PodUsage(PodUid(UID), 1.0, ()), PodUsage(PodUid(UID), 2.0, ())
     tenants.alice.usages, tenants.mallory.usages = (true,), (forged_one, PodUsage(PodUid("unknown"), 1.0, ()))
@@ -74,6 +185,65 @@ async def test_usage_is_believed_of_a_pods_own_user_alone(tenants: Tenants) -> N
 async def test_a_pod_is_edited_by_its_own_users_provider(tenants: Tenants) -> None:
     with pytest.raises(PodNotFoundError):
         await tenants.both.edit(make_pod())
+    await tenants.begin()
     await tenants.both.submit(make_pod(), PodContent())
     await tenants.both.edit(make_pod())
     assert (len(tenants.alice.edits), len(tenants.mallory.edits)) == (1, 0)
+
+
+# --- one user's trouble -----------------------------------------------------------------------------------------------
+
+
+async def reachable(tenants: Tenants) -> str | None:
+    while not isinstance(said := await tenants.said(), Reachable):
+        pass
+    return said.error
+
+
+async def test_one_users_trouble_is_that_users_alone(tenants: Tenants) -> None:
+    await tenants.begin()
+    assert await reachable(tenants) is None
+    tenants.mallory.tell(Reachable("root: disk quota exceeded"))
+    assert await reachable(tenants) is None
+    await tenants.both.submit(make_pod(), PodContent())
+    theirs = pod_in("theirs", uid="2")
+    with pytest.raises(SlurmUnavailableError, match="as user mallory: root: disk quota exceeded"):
+        await tenants.both.submit(theirs, PodContent())
+    tenants.alice.tell(Reachable("slurmctld is away"))
+    while (said := await reachable(tenants)) is None:
+        pass
+    assert said == "as user mallory: root: disk quota exceeded; as user alice: slurmctld is away"
+    tenants.mallory.tell(Reachable(None))
+    assert await reachable(tenants) is None
+    await tenants.both.submit(theirs, PodContent())
+
+
+async def test_of_a_user_in_trouble_nothing_is_concluded_and_nobody_waits(tenants: Tenants) -> None:
+    tenants.mallory.trouble = "root: permission denied"
+    theirs = PodIdentity(PodUid("2"), "theirs", "web", "default")
+    lost = PodIdentity(PodUid("3"), "theirs", "lost", "default")
+    tenants.alice.jobs[PodUid(UID)] = said_of_it("1")
+    tenants.mallory.jobs[theirs.uid] = PodReport(theirs.uid, "theirs", "web", JobId("2"), None, None)
+    tenants.mallory.snapshot_allowed.clear()
+    first = await tenants.begin(ALICES, theirs, lost)
+    assert {report.uid: report.job_id for report in first.reports} == {UID: "1", "2": None, "3": None}
+    assert not any(report.over for report in first.reports)
+    both, uid = tenants.both, theirs.uid
+    for call in (both.terminate(uid, 5), both.forget(uid), both.update(uid, PodContent())):
+        with pytest.raises(SlurmUnavailableError, match="as user mallory: root: permission denied"):
+            await call
+    tenants.mallory.snapshot_allowed.set()
+    second = await tenants.next()
+    assert isinstance(second, Snapshot)
+    assert {report.uid: report.job_id for report in second.reports} == {UID: "1", "2": "2"}
+
+
+async def test_what_the_cluster_has_is_asked_of_another_user_when_the_first_fails(tenants: Tenants) -> None:
+    async def fails() -> None:
+        raise SlurmUnavailableError("the token has expired")
+
+    tenants.mallory.cluster = fails  # type: ignore[method-assign,assignment]
+    assert await tenants.both.cluster() == tenants.alice.state
+    tenants.alice.cluster = fails  # type: ignore[method-assign,assignment]
+    with pytest.raises(SlurmUnavailableError, match="expired"):
+        await tenants.both.cluster()

@@ -47,8 +47,9 @@ class FakeProvider:
         self.log_closed = asyncio.Event()
         self.usages: tuple[PodUsage, ...] = ()
         self.obeys = True
+        self.trouble: str | None = None  # before the first Snapshot
         self.state = cluster()
-        self._news: asyncio.Queue[PodReport | Reachable] = asyncio.Queue()
+        self._news: asyncio.Queue[Report] = asyncio.Queue()
         self.snapshot_allowed = asyncio.Event()
         self.snapshot_allowed.set()
 
@@ -70,7 +71,7 @@ class FakeProvider:
         assert job_id_now is not None
         return job_id_now
 
-    def tell(self, report: PodReport | Reachable) -> None:
+    def tell(self, report: Report) -> None:
         if isinstance(report, PodReport):
             self.jobs[report.uid] = report
         self._news.put_nowait(report)
@@ -111,6 +112,8 @@ class FakeProvider:
         self.jobs.pop(uid, None)
 
     async def reports(self) -> AsyncGenerator[Report, None]:
+        if self.trouble:
+            yield Reachable(self.trouble)
         await self.snapshot_allowed.wait()
         yield Snapshot(tuple(self.jobs.values()))
         yield Reachable(None)

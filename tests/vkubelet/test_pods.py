@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from slurm_plugin.contract import PodReport, Reachable
 from slurm_plugin.errors import (
     HostError,
     SlurmletError,
+    SlurmUnavailableError,
     SubmissionRejectedError,
     TransportError,
     UnparsableOutputError,
@@ -99,6 +101,29 @@ async def world() -> AsyncIterator[World]:
 def report(uid: str, name: str, state: JobState = JobState.RUNNING, *, absent: bool = False) -> PodReport:
     job = JobStatus(JobId("7"), state, start_time=1000)
     return PodReport(PodUid(uid), "default", name, JobId("7"), job, None, absent=absent)
+
+
+async def test_what_was_said_before_it_was_known_whose_pod_it_is_counts_for_no_pod_that_exists(world: World) -> None:
+    world.start()
+    world.provider.tell(replace(report("uid-p", "p", JobState.FAILED), stray=True))
+    await world.settle()
+    world.create()
+    await world.until(lambda: world.provider.submissions)
+    assert world.status()["phase"] == "Pending"
+
+
+async def test_a_pod_whose_user_can_submit_nothing_says_why_it_waits(world: World) -> None:
+    away = SlurmUnavailableError("as user carol: root: disk quota exceeded")
+    world.provider.refuse = lambda pod: away if pod.metadata.name == "carols" else None
+    world.start()
+    world.create("carols")
+    world.create("p")
+    await world.until(lambda: {"carols", "p"} <= {pod.metadata.name for pod in world.provider.submissions})
+    await world.until(lambda: world.events())
+    assert any("as user carol" in message for reason, message in world.events() if reason == "SlurmUnreachable")
+    await world.until(lambda: "as user carol" in str(world.status("carols")))
+    world.provider.refuse = lambda _pod: None
+    await world.until(lambda: PodUid("uid-carols") in world.provider.jobs)
 
 
 async def test_a_pod_is_submitted_runs_and_ends_with_its_exit_code(world: World) -> None:
