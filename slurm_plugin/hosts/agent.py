@@ -89,8 +89,8 @@ class AgentHost:
 
     async def _connect(self) -> Connection:
         if self._connection is not None:
-            await self._connection.close("lost")
-            self._connection = None
+            lost, self._connection = self._connection, None
+            await lost.close("lost")
         try:
             async with asyncio.timeout(self._connect_timeout) as limit:
                 channel, rest = await greet_first(self._opener, self._pythons, build())

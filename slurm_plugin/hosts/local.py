@@ -1,13 +1,13 @@
 """Commands and files on this machine, as this user or, with a prefix, as another one."""
 
 import asyncio
-import contextlib
+import logging
 import os
 import socket
 import sys
 import time
 from asyncio.subprocess import Process
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from tempfile import TemporaryFile
 from typing import IO
@@ -17,8 +17,12 @@ from .agent import AgentHost
 from .callback import Expected, expected_call
 from .channel import NoPythonError
 
+log = logging.getLogger(__name__)
+
 _READ_BYTES = 256 << 10
 _LAST_WORDS_BYTES = 4096
+# What another user's agent is given of our environment: that user can read it. All else may be a secret of ours.
+_SHOWN_TO_OTHERS = ("PATH", "LANG", "LC_ALL", "TZ")
 # The agent gives its processes a second between TERM and KILL.
 _END_SECONDS = 5.0
 
@@ -30,7 +34,8 @@ class LocalHost(AgentHost):
         self, *, python: str = sys.executable, prefix: Sequence[str] = (), now: Callable[[], float] = time.monotonic
     ) -> None:
         async def opener(argv: tuple[str, ...]) -> LocalChannel:
-            return await LocalChannel.open((*prefix, *argv))
+            shown = {name: os.environ[name] for name in _SHOWN_TO_OTHERS if name in os.environ}
+            return await LocalChannel.open((*prefix, *argv), environment=shown if prefix else None)
 
         super().__init__("this machine", opener, pythons=(python,), now=now)
 
@@ -54,8 +59,8 @@ class LocalChannel:
         self._writer = writer
 
     @classmethod
-    async def open(cls, argv: tuple[str, ...]) -> "LocalChannel":
-        """Start ``argv``, out of reach of this terminal's signals."""
+    async def open(cls, argv: tuple[str, ...], *, environment: Mapping[str, str] | None = None) -> "LocalChannel":
+        """Start ``argv``, out of reach of this terminal's signals. ``environment`` None: ours."""
         ours, theirs = socket.socketpair()
         errors = TemporaryFile()  # noqa: SIM115 - closed with the channel
         try:
@@ -67,6 +72,7 @@ class LocalChannel:
                     stderr=errors,
                     start_new_session=True,
                     cwd="/",
+                    env=environment,
                 )
         except OSError as error:
             ours.close()
@@ -104,13 +110,21 @@ class LocalChannel:
         return self._errors.read().decode(errors="replace")
 
     async def close(self) -> None:
-        """Let the agent end by the end of its input; kill it if it does not."""
+        """Let the agent end by the end of its input; kill it if it does not. What another user runs (sudo) can't be killed."""
         self._writer.transport.abort()
         try:
             async with asyncio.timeout(_END_SECONDS):
                 await self._process.wait()
         except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-            await self._process.wait()
+            await self._kill()
         self._errors.close()
+
+    async def _kill(self) -> None:
+        try:
+            self._process.kill()
+        except ProcessLookupError:
+            pass  # it has just ended
+        except PermissionError:
+            log.warning("process %d does not end, and is not ours to kill: left alone", self._process.pid)
+            return
+        await self._process.wait()

@@ -2,15 +2,17 @@
 
 import asyncio
 import os
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
 
 from slurm_plugin.errors import HostError
 from slurm_plugin.hosts.base import Host
-from slurm_plugin.hosts.local import LocalHost
+from slurm_plugin.hosts.local import LocalChannel, LocalHost
 
 from .contract import HostContract, until_gone
 
@@ -79,6 +81,44 @@ async def test_a_prefix_makes_it_another_user() -> None:
     assert await host.user() == "nobody"
     assert (await host.run(["id", "-u"], timeout=60)).stdout == b"65534\n"
     await host.close()
+
+
+async def test_another_users_agent_is_shown_nothing_of_our_environment_but_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SECRET_TOKEN", "of-the-service")
+    monkeypatch.setenv("TZ", "UTC")
+    host = LocalHost(prefix=("env",))
+    shown = (await host.run(["sh", "-c", "tr '\\0' '\\n' < /proc/$PPID/environ"], timeout=60)).stdout.decode()
+    assert "TZ=UTC" in shown.splitlines()
+    assert {line.partition("=")[0] for line in shown.splitlines()} <= {"PATH", "LANG", "LC_ALL", "TZ"}
+    await host.close()
+
+
+class NotOurs:
+    """A process of root's, as sudo is: it lives on, and may not be killed."""
+
+    pid = 4242
+
+    def kill(self) -> None:
+        raise PermissionError
+
+    async def wait(self) -> int:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def test_closing_an_agent_that_is_not_ours_to_kill_ends_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("slurm_plugin.hosts.local._END_SECONDS", 0.05)
+    ours, theirs = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=ours)
+    with theirs, TemporaryFile() as errors:
+        channel = LocalChannel(NotOurs(), errors, reader, writer)  # type: ignore[arg-type]
+        async with asyncio.timeout(10):
+            await channel.close()
+    assert "not ours to kill" in caplog.text
 
 
 KILLED_WITHOUT_A_WORD = """
