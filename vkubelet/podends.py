@@ -45,4 +45,4 @@ class PodEnds:
             found = await self._kube.get(f"/api/v1/namespaces/{report.namespace}/pods/{report.name}")
         except (NotFoundError, ForbiddenError):
             return False  # a node's own credential may not read pods that are not bound to it: gone, for us
-        return bool(found["metadata"]["uid"] == report.uid)
+        return bool(found["metadata"].get("uid") == report.uid)  # a forged report without a name asks for a list
