@@ -28,17 +28,18 @@ while :; do
   sleep 0.2
 done
 """
-PACKAGES = "/opt/slurmlet/venv/lib/python3.13/site-packages"  # of the site's own, which has the Python client
 CLIENT = """
-import kubernetes
-kubernetes.config.load_incluster_config()
-configuration = kubernetes.client.Configuration.get_default_copy()
-assert configuration.verify_ssl and configuration.ssl_ca_cert.endswith("/ca.crt"), vars(configuration)
+import json, os, ssl, urllib.request
 home = "/var/run/secrets/kubernetes.io/serviceaccount/"
-namespace = open(home + "namespace").read()
-found = kubernetes.client.CoreV1Api().list_namespaced_pod(namespace, _request_timeout=30).items
-print([pod.metadata.name for pod in found if pod.metadata.name == "client"])
-print("TOKEN", open(home + "token").read())
+read = lambda name: open(home + name).read()
+host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
+url = f"https://{host}:{port}/api/v1/namespaces/{read('namespace')}/pods"
+request = urllib.request.Request(url, headers={"Authorization": "Bearer " + read("token")})
+context = ssl.create_default_context(cafile=home + "ca.crt")
+assert context.check_hostname
+with urllib.request.urlopen(request, context=context, timeout=30) as answer:
+    print([pod["metadata"]["name"] for pod in json.load(answer)["items"] if pod["metadata"]["name"] == "client"])
+print("TOKEN", read("token"))
 """
 
 
@@ -52,7 +53,7 @@ def node(testbed: Testbed) -> Iterator[Agent]:
     ]
     settings = {
         "registries": registries,
-        "host_paths": [DATA, PACKAGES],
+        "host_paths": [DATA],
         "persistent_volumes": [{"nfs": NFS, "path": DATA + "/teams/{rest}"}],
         "api_server": layout.endpoint(Port.API_SERVER),
     }
@@ -114,9 +115,6 @@ def live(pods: Pods, node: Agent) -> str:
     client = manifest("client", node, "python3", "-c", CLIENT, image="python:3.11-slim")
     del client["spec"]["automountServiceAccountToken"]
     client["spec"]["restartPolicy"] = "OnFailure"
-    client["spec"]["containers"][0]["env"] = [{"name": "PYTHONPATH", "value": "/packages"}]
-    client["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "1", "memory": "512Mi"}}
-    volumes(client, {"/packages": "packages"}, packages={"hostPath": {"path": PACKAGES, "type": "Directory"}})
     greedy = manifest("greedy", node, "sh", "-c", "head -c 3000000 /dev/zero > /d/file; sleep 600")
     volumes(greedy, {"/d": "d"}, d={"emptyDir": {"sizeLimit": "1Mi"}})
     pods.apply(*lister(pods), client, greedy)
