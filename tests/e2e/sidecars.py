@@ -1,6 +1,7 @@
 """Sidecars under test: `slurmlet sidecar` processes on the login node, started, killed and started again."""
 
 import os
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from sidecar.config import DialSettings
+from sidecar.config import DialSettings, ServerSettings
 from testbed.paths import Layout
 
 from .agents import SITE_PYTHON
@@ -20,12 +21,14 @@ class Sidecar:
     """A sidecar as alice on the login node, on a unix socket that both sides see.
 
     ``serves``: ``serve`` for its own API, ``interlink`` for interLink's. ``slurm``: what its section says beyond the host;
-    ``pods``: beyond the registry. ``calls``: where it calls, with certificates in its own ``directory``.
+    ``pods``: beyond the registry. ``calls``: where it calls, with certificates in its own ``directory``. ``listens``: how it
+    is served instead of on the socket, with certificates there.
     """
 
     def __init__(
         self, testbed: Testbed, node: str, *, serves: str = "serve", slurm: dict[str, Any],
         pods: dict[str, Any] | None = None, calls: Callable[[Path], DialSettings] | None = None,
+        listens: Callable[[Path], ServerSettings] | None = None,
     ) -> None:  # fmt: skip
         self.node = node
         self.directory = Layout.from_environment().share / f"sidecar-{node}"
@@ -35,8 +38,13 @@ class Sidecar:
         self.tokens = self.directory / "tokens"
         self.tokens.write_text("of-the-end-to-end-test\n")
         registry = testbed.environment["SLURMLET_TESTBED_REGISTRY"]
+        self._port = 0
+        served: dict[str, Any] = {"unix_socket": str(self.socket), "token_file": str(self.tokens)}
+        if listens is not None:
+            settings = listens(self.directory)
+            self._port, served = settings.port, settings.model_dump(exclude_none=True)
         configuration = {
-            serves: {"unix_socket": str(self.socket), "token_file": str(self.tokens)},
+            serves: served,
             "node": {"name": node},
             "slurm": {"host": {"kind": "local"}, **slurm},
             "pods": {"registries": [{"registry": "docker.io", "mirror": registry, "insecure": True}]} | (pods or {}),
@@ -70,7 +78,10 @@ class Sidecar:
     def _listens(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, self.log.read_text()[-3000:]
-        return self.socket.exists()
+        if not self._port:
+            return self.socket.exists()
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self._port)) == 0
 
     def kill(self) -> None:
         assert self._process is not None

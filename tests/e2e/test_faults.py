@@ -9,92 +9,43 @@ import random
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
-from sidecar.client import SidecarProvider
-from sidecar.config import ClientSettings
-from slurm_plugin.clients.command import Timeouts
 from slurm_plugin.contract import PodContent, PodReport, Provider, Snapshot
 from slurm_plugin.errors import SlurmUnavailableError, TransportError
 from slurm_plugin.pod import Pod
 from testbed.paths import Layout
 
-from . import ways
-from .proxy import Proxy
-from .sidecars import Sidecar
-from .test_command_client import on_the_login_node
+from .badlines import FAULTS, LINES, Line, break_things
 from .testbed import Testbed
+from .waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
-SUBMISSIONS = int(os.environ.get("SLURMLET_FAULTY_SUBMISSIONS", "40"))
-AT_ONCE = 4
+SUBMISSIONS = int(os.environ.get("SLURMLET_FAULTY_SUBMISSIONS", "105"))
+"""Of all lines together; `make test-faults` makes 500."""
+EACH = -(-SUBMISSIONS // len(LINES))
+AT_ONCE = 6
 RUNS = "/scratch/alice/faults"
-NAME = f"faults-{uuid.uuid4().hex[:8]}"
-UNANSWERED_SECONDS = 5.0
-"""How long a request that gets no answer is waited for: less than sites need, for half-open connections are many here."""
+ROOT = f"/scratch/alice/.faults-{uuid.uuid4().hex[:8]}"
 
 
-Line = tuple[Proxy, Callable[[], Provider]]
-"""A line that breaks, and how a provider is made that depends on it."""
+@pytest.fixture(params=LINES)
+def root(request: pytest.FixtureRequest) -> str:
+    """Where that line's provider keeps its job directories, as the site sees it."""
+    return f"{ROOT}-{request.param.replace('/', '-')}"
 
 
-@contextmanager
-def ssh_line(testbed: Testbed, directory: Path) -> Iterator[Line]:
-    """Everything goes through one SSH connection."""
-    with ways.ssh_proxy(testbed).running() as proxy:
-        host = ways.over_ssh(testbed, proxy, directory, connect_timeout=5, keepalive_seconds=2)
-        yield proxy, lambda: ways.slurm_provider(host, None, f"/scratch/alice/.{NAME}")
-
-
-@contextmanager
-def rest_line(testbed: Testbed, directory: Path) -> Iterator[Line]:
-    """Files are on a sound host; what is said to Slurm goes through slurmrestd."""
-    with ways.rest_proxy(testbed).running() as proxy:
-        host = on_the_login_node(testbed)
-        yield (
-            proxy,
-            lambda: ways.slurm_provider(
-                host, proxy, f"/scratch/alice/.{NAME}", timeouts=Timeouts(*[UNANSWERED_SECONDS] * 3)
-            ),
-        )
-
-
-@contextmanager
-def sidecar_line(testbed: Testbed, directory: Path) -> Iterator[Line]:
-    """Everything goes through one sidecar."""
-    server = Sidecar(testbed, "faults", slurm={"root": f"/scratch/alice/.{NAME}"}, pods=ways.PROCESSES)
-    server.start()
-    socket = directory / "s"
-    settings = ClientSettings(url=f"unix:{socket}", token_file=str(server.tokens))
-    try:
-        with Proxy(str(server.socket), listen=str(socket)).running() as proxy:
-            yield proxy, lambda: SidecarProvider(settings, submit_seconds=UNANSWERED_SECONDS)
-    finally:
-        server.kill()
-
-
-@pytest.fixture(params=[ssh_line, rest_line, sidecar_line])
-def line(request: pytest.FixtureRequest, testbed: Testbed, tmp_path: Path) -> Iterator[Line]:
-    with request.param(testbed, tmp_path) as line:
+@pytest.fixture
+async def line(request: pytest.FixtureRequest, root: str, testbed: Testbed, tmp_path: Path) -> AsyncIterator[Line]:
+    """A line, and the provider at the far end of it; no containers, for what is counted is runs."""
+    async with LINES[request.node.callspec.params["root"]](testbed, tmp_path, root) as line:
         yield line
-
-
-@pytest.fixture
-def proxy(line: Line) -> Proxy:
-    return line[0]
-
-
-@pytest.fixture
-async def provider(line: Line) -> AsyncIterator[Provider]:
-    """The provider at the far end of that line; no containers, for what is counted is runs."""
-    provider = line[1]()
-    yield provider
-    await provider.close()
+        await line.provider.close()
 
 
 @pytest.fixture
@@ -110,9 +61,9 @@ def runs() -> Path:
 
 
 def counting_pod(number: int) -> Pod:
-    """A pod that leaves a line for each time it runs."""
+    """A pod that leaves a line for each time it runs, and lasts until a twin would have been seen."""
     uid = f"fault-{uuid.uuid4().hex[:8]}-{number}"
-    command = ["sh", "-c", f"echo $SLURM_JOB_ID >> {RUNS}/{uid}"]
+    command = ["sh", "-c", f"echo $SLURM_JOB_ID >> {RUNS}/{uid}; sleep 3"]
     return Pod.model_validate(
         {
             "metadata": {"name": f"fault-{number}", "namespace": "faults", "uid": uid},
@@ -137,65 +88,84 @@ async def submit(provider: Provider, pod: Pod, outcomes: Counter[str]) -> None:
             return
 
 
-async def break_things(proxy: Proxy, chance: random.Random, faults: Counter[str]) -> None:
-    """Do something bad to the line now and then, for ever."""
-    while True:
-        await asyncio.sleep(chance.uniform(0.1, 1.0))
-        fault = chance.choice(["reset", "freeze", "delay", "truncate", "swallow", "cut"])
-        faults[fault] += 1
-        match fault:
-            case "reset":
-                proxy.reset()
-            case "freeze":
-                proxy.freeze()
-            case "delay":
-                proxy.delay(chance.uniform(0.05, 0.5))
-            case "truncate":
-                proxy.truncate(chance.randrange(1, 5000))
-            case "swallow":
-                proxy.swallow(chance.randrange(0, 200))
-            case "cut":
-                proxy.cut()
-                await asyncio.sleep(1)
-                proxy.join()
-
-
-async def until_all_are_over(provider: Provider, uids: set[str]) -> None:
+async def watch(provider: Provider, uids: set[str], all_over: asyncio.Event) -> None:
+    """Follow the reports, for ever: a provider looks for twins while it is asked for reports."""
     async with aclosing(provider.reports()) as stream:
         async for item in stream:
             reports = item.reports if isinstance(item, Snapshot) else (item,) if isinstance(item, PodReport) else ()
             uids -= {report.uid for report in reports if report.over}
             if not uids:
-                return
+                all_over.set()
+
+
+async def over(watching: asyncio.Task[None], all_over: asyncio.Event) -> None:
+    """Wait until all pods are over; fails with what ended the watch."""
+    waiting = asyncio.create_task(all_over.wait(), name="all over")
+    async with asyncio.timeout(600):
+        await asyncio.wait({watching, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if not all_over.is_set():
+        waiting.cancel()
+        watching.result()
+
+
+def jobs_of(testbed: Testbed, pods: list[Pod]) -> dict[str, list[tuple[str, str, int]]]:
+    """Every job that each pod ever had, by uid, as accounting tells: its id, its state, the seconds it ran."""
+    names = ",".join(f"faults/{pod.metadata.name}:{pod.metadata.uid}" for pod in pods)
+    words = ("-n", "-X", "-P", "-o", "jobid,state,elapsedraw,jobname", "-S", "now-1hours", "--name", names)
+    found: dict[str, list[tuple[str, str, int]]] = {}
+    for row in testbed.run("sacct", *words).stdout.splitlines():
+        job, state, elapsed, name = row.split("|")
+        found.setdefault(name.rpartition(":")[2], []).append((job, state.split()[0], int(elapsed)))
+    return found
 
 
 async def test_every_pod_runs_exactly_once_over_a_line_that_breaks_all_the_time(
-    provider: Provider, proxy: Proxy, runs: Path, testbed: Testbed
+    line: Line, root: str, runs: Path, testbed: Testbed
 ) -> None:
     outcomes: Counter[str] = Counter()
     faults: Counter[str] = Counter()
-    pods = [counting_pod(number) for number in range(SUBMISSIONS)]
-    watching = asyncio.create_task(until_all_are_over(provider, {pod.metadata.uid for pod in pods}), name="watch")
-    breaking = asyncio.create_task(break_things(proxy, random.Random(7), faults), name="break things")
+    pods = [counting_pod(number) for number in range(EACH)]
+    uids = {pod.metadata.uid for pod in pods}
+    all_over = asyncio.Event()
+    watching = asyncio.create_task(watch(line.provider, set(uids), all_over), name="watch")
+    breaking = asyncio.create_task(
+        break_things(line.proxies, random.Random(7), faults, lambda: outcomes["submitted"]), name="break things"
+    )
     room, dawdling = asyncio.Semaphore(AT_ONCE), random.Random(11)
     begun = time.monotonic()
 
     async def one(pod: Pod) -> None:
         async with room:
-            await asyncio.sleep(dawdling.uniform(0, 0.5))  # so that there is time for faults
-            await submit(provider, pod, outcomes)
+            await asyncio.sleep(dawdling.uniform(0, 1))  # so that there is time for faults
+            await submit(line.provider, pod, outcomes)
 
     await asyncio.gather(*(one(pod) for pod in pods))
+    async with asyncio.timeout(60):
+        while set(faults) != set(FAULTS):  # noqa: ASYNC110  a quick line is through before: the reports' turn
+            await asyncio.sleep(0.1)
     breaking.cancel()
-    proxy.reset()  # of connections that were frozen last nobody would hear for long
-    proxy.join()
-    print(f"{dict(outcomes)}, {dict(faults)}, {time.monotonic() - begun:.0f} s")
-    async with asyncio.timeout(600):
-        await watching
+    for proxy in line.proxies:
+        proxy.reset()  # of connections that were frozen last nobody would hear for long
+        proxy.join()
+    submitted = time.monotonic() - begun
+    await over(watching, all_over)
+
+    # Each ran once, in the one job that claimed it.
     ran = {path.name: path.read_text().split() for path in await asyncio.to_thread(lambda: list(runs.iterdir()))}
     assert {uid: jobs for uid, jobs in ran.items() if len(jobs) != 1} == {}
-    assert set(ran) == {pod.metadata.uid for pod in pods}
-    left = testbed.run("squeue", "-h", "-t", "PD,R", "-o", "%j").stdout
-    assert "faults/" not in left, "a twin was left in the queue"
-    wrong = outcomes["TransportError"] + outcomes["SlurmUnavailableError"]
-    assert wrong > 0, "nothing went wrong: the faults were too mild"
+    assert set(ran) == uids
+    here = Layout.from_environment().site / root.lstrip("/")
+    claims = [path.parent.parent.name for path in await asyncio.to_thread(lambda: list(here.glob("**/run/claim")))]
+    assert sorted(claims) == sorted(uids)
+
+    # Its twins, where there were any, are cancelled and ran nothing.
+    await asyncio.to_thread(
+        wait_until, "twins to leave the queue",
+        lambda: "faults/" not in testbed.run("squeue", "-h", "-t", "PD,R", "-o", "%j").stdout,
+    )  # fmt: skip
+    watching.cancel()
+    twins = [job for uid, jobs in jobs_of(testbed, pods).items() for job in jobs if job[0] not in ran[uid]]
+    print(f"{dict(outcomes)}, {dict(faults)}, {len(twins)} twins, {submitted:.0f} s, {time.monotonic() - begun:.0f} s")
+    assert [job for job in twins if job[1:] != ("CANCELLED", 0)] == []
+
+    assert outcomes["TransportError"] + outcomes["SlurmUnavailableError"] > 0, "the faults were too mild"
