@@ -155,7 +155,7 @@ def test_what_can_never_run_is_refused_before_sbatch_in_kubernetes_words(pods: P
         "many-gpus": ("OutOfnvidia.com/gpu", "5 gpu are more than the largest node of partition gpu has (4)"),
         "bound": ("NodeAffinity", "does not match"),
         "past-the-policy": ("SlurmPolicyDenied", "13 CPUs is more than this namespace may use (12 CPUs)"),
-        "whole-node": ("SlurmPolicyDenied", "a whole node of up to 16 CPUs"),
+        "whole-node": ("SlurmPolicyDenied", "whole nodes of up to 16 CPUs"),
         "elsewhere": ("SlurmPolicyDenied", "allowed: one of cpu, low"),
         "feature": ("SlurmPolicyDenied", "allowed: one of cpu, a100, nvlink"),
     }
