@@ -101,7 +101,9 @@ class Sidecar:
         return web.Response(status=503 if error else 200, text=f"{error or 'ok'}\n")
 
     async def _metrics(self, _request: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(self._registry), headers={"Content-Type": "text/plain; version=0.0.4"})
+        # Slurm's commands are counted once for the process (``slurm_plugin.metrics``), pods and requests for each sidecar.
+        figures = generate_latest(self._registry) + generate_latest()
+        return web.Response(body=figures, headers={"Content-Type": "text/plain; version=0.0.4"})
 
     async def _openapi(self, _request: web.Request) -> web.Response:
         return answer(200, document())

@@ -42,6 +42,7 @@ from slurm_plugin.errors import (
     UnsupportedFieldError,
 )  # fmt: skip
 from slurm_plugin.job import PodUid
+from slurm_plugin.metrics import COMMAND_SECONDS
 from slurm_plugin.pod import Pod
 from tests.vkubelet.api.streaming.local import LocalPods
 from tests.vkubelet.fakes import FakeProvider, cluster
@@ -422,7 +423,9 @@ async def test_health_and_readiness_need_no_token_and_everything_else_does(sidec
                 await asyncio.sleep(0.01)
         headers = {"Authorization": f"Bearer {TOKEN}"}
         async with session.get("/metrics", headers=headers) as response:
-            assert "slurmlet_sidecar_slurm_reachable 1.0" in await response.text()
+            figures = await response.text()
+            assert "slurmlet_sidecar_slurm_reachable 1.0" in figures
+            assert f"# TYPE {COMMAND_SECONDS.describe()[0].name} histogram" in figures
         for body in (b"", b"[]", b'{"grace_seconds": -1}', b"{" * 9999):
             async with session.post(f"{wire.PODS}/x/terminate", data=body, headers=headers) as response:
                 assert response.status == 400
