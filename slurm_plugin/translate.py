@@ -169,6 +169,17 @@ def extension(pod: Pod, site: Site, claims: Mapping[str, PersistentVolume]) -> t
     return ephemeral_containers(pod, site.settings.pods, places)
 
 
+def _admitted(job: BatchJob, wishes: Annotations, rule: PolicyRule, site: Site) -> BatchJob:
+    """Return the job in the partition where it can run; TooLargeError or PolicyError if there is none."""
+    cluster, settings = site.cluster, site.settings
+    if cluster is not None and not wishes.partition:
+        job = first_that_fits(job, policy.partitions(rule, settings.slurm.partitions), cluster)
+    check_exclusive(job, rule, cluster, settings.pods)
+    if cluster is not None:
+        check_size(job, cluster, settings.pods.resources)
+    return job
+
+
 def translate(
     pod: Pod, site: Site, jobs: Mapping[str, str] | None = None, claims: Mapping[str, PersistentVolume] | None = None
 ) -> Translation:
@@ -208,11 +219,7 @@ def translate(
         extra_arguments=policy.raw_flags(rule, wishes),
         layout=layout,
     )
-    if site.cluster is not None and not wishes.partition:
-        job = first_that_fits(job, policy.partitions(rule, settings.slurm.partitions), site.cluster)
-    check_exclusive(job, rule, site.cluster, settings.pods)
-    if site.cluster is not None:
-        check_size(job, site.cluster, settings.pods.resources)
+    job = _admitted(job, wishes, rule, site)
     plan = make_plan(pod, settings.pods, images=site.root.images, places=places)
     if ranks is not None:
         plan = mpi.with_ranks(plan, ranks, wishes, settings.pods, policy.srun_arguments(rule, wishes))

@@ -25,8 +25,12 @@ def capacity(cluster: Cluster, mappings: Mapping[str, ResourceMapping], settings
 
 
 def allocatable(cluster: Cluster, mappings: Mapping[str, ResourceMapping], settings: CapacitySettings) -> Resources:
-    """Return what may be asked for: the usable nodes', times the configured multiple unless that is off."""
-    usable = [node for node in cluster.nodes if node.usable]
+    """Return what may be asked for: the usable nodes', times the configured multiple unless that is off.
+
+    A node whose partitions are all set down starts no job either.
+    """
+    down = {partition.name for partition in cluster.partitions if not partition.up}
+    usable = [node for node in cluster.nodes if node.usable and not (node.partitions and node.partitions <= down)]
     factor = settings.multiple if settings.mode == "queueable" else 1.0
     return _total(usable, mappings, factor=factor, pods=settings.pods if usable else 0)
 

@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+from slurm_plugin.cluster import Partition
 from slurm_plugin.config import ResourceMapping
 from tests.vkubelet.fakes import cluster, slurm_node
 from vkubelet.capacity import allocatable, capacity, largest_node, nothing
@@ -25,6 +28,16 @@ def test_allocatable_is_a_multiple_of_usable_nodes_and_capacity_what_there_is():
         "nvidia.com/gpu": "40", "a100": "40", "h100": "0",
     }  # fmt: skip
     assert allocatable(there, {}, CapacitySettings(mode="physical"))["cpu"] == "32"
+
+
+def test_nodes_whose_partitions_are_all_down_are_not_allocatable():
+    nodes = (slurm_node("a", partitions=frozenset({"cpu"})), slurm_node("b", partitions=frozenset({"cpu", "low"})))
+    limits = tuple(Partition(name, name == "cpu", name != "cpu", None, None) for name in ("cpu", "low"))
+    there = replace(cluster(*nodes), partitions=limits)
+    assert (capacity(there, {}, CapacitySettings())["cpu"], allocatable(there, {}, CapacitySettings())["cpu"]) == (
+        "32",
+        "160",
+    )
 
 
 def test_a_cluster_without_a_usable_node_offers_nothing():
