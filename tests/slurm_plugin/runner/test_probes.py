@@ -120,9 +120,10 @@ def test_a_node_without_room_for_another_process_lets_the_pod_wait(job: MakeJob)
     runner = j.start()
     j.wait_until(lambda j: j.container("probed").ready)
     _, most = resource.prlimit(runner.pid, resource.RLIMIT_NOFILE)
-    # No pipe any more, but a file at a time, as state.json takes.
-    used = max(int(name) for name in os.listdir(f"/proc/{runner.pid}/fd"))
-    resource.prlimit(runner.pid, resource.RLIMIT_NOFILE, (used + 2, most))
+    # No pipe any more, but a file at a time, as state.json takes: what is open above the limit stays open.
+    used = {int(name) for name in os.listdir(f"/proc/{runner.pid}/fd")}
+    free = next(number for number in range(most) if number not in used)
+    resource.prlimit(runner.pid, resource.RLIMIT_NOFILE, (free + 1, most))
     try:
         j.wait_until(lambda j: any("Too many open files" in event.message for event in j.state().events))
         j.wait_until(lambda j: isinstance(j.container("crashing").state, Waiting) and not j.container("probed").ready)
