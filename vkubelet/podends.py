@@ -1,6 +1,7 @@
 """How a pod's job is brought to its end, whatever the reason: asked for once, again with less grace, again when nothing came."""
 
 import logging
+import re
 import time
 
 from slurm_plugin.contract import PodReport, Provider
@@ -15,6 +16,8 @@ log = logging.getLogger(__name__)
 # When to ask again for an end that was asked for and did not come, beyond the grace period.
 _END_SECONDS = 60.0
 _SILENCE_SECONDS = 15.0
+# RFC 1123: what namespaces and pods can be called. A forged report says anything, and this becomes a path.
+_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 
 
 class PodEnds:
@@ -41,8 +44,10 @@ class PodEnds:
 
     async def is_elsewhere(self, report: PodReport) -> bool:
         """Whether a pod that was never seen here exists all the same: then it is not ours to end."""
+        if not (_NAME.fullmatch(report.namespace) and _NAME.fullmatch(report.name)):
+            return False
         try:
             found = await self._kube.get(f"/api/v1/namespaces/{report.namespace}/pods/{report.name}")
         except (NotFoundError, ForbiddenError):
             return False  # a node's own credential may not read pods that are not bound to it: gone, for us
-        return bool(found["metadata"].get("uid") == report.uid)  # a forged report without a name asks for a list
+        return bool(found["metadata"]["uid"] == report.uid)

@@ -1,0 +1,31 @@
+"""Whether a pod that a report names exists: the report may be forged."""
+
+import time
+
+import pytest
+
+from slurm_plugin.contract import PodReport
+from slurm_plugin.job import PodUid
+from tests.vkubelet.fakes import FakeProvider
+from tests.vkubelet.kube import FakeKube
+from vkubelet.podends import PodEnds
+
+POD = "/api/v1/namespaces/shop/pods/web-0"
+
+
+@pytest.mark.parametrize(("uid", "expected"), [("u1", True), ("another", False)])
+async def test_a_pod_of_that_name_is_it_only_with_the_uid(uid: str, expected: bool) -> None:
+    kube = FakeKube()
+    kube.put(POD, {}, uid=uid)
+    ends = PodEnds(kube, FakeProvider(clock=time.time))
+    assert await ends.is_elsewhere(PodReport(PodUid("u1"), "shop", "web-0", None, None, None)) is expected
+
+
+@pytest.mark.parametrize(
+    ("namespace", "name"), [("", ""), ("shop", ""), ("..", ".."), ("shop/pods/web-0?x=", "y"), ("shop", "web-0/log")]
+)
+async def test_what_can_be_no_name_never_becomes_a_path(namespace: str, name: str) -> None:
+    kube = FakeKube()
+    ends = PodEnds(kube, FakeProvider(clock=time.time))
+    assert not await ends.is_elsewhere(PodReport(PodUid("u1"), namespace, name, None, None, None))
+    assert not kube.reads
