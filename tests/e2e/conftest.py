@@ -9,9 +9,9 @@ import pytest
 from .agents import Agent, running
 from .pods import Pods, make_pods
 from .testbed import Testbed, exported, run_testbed
-from .waits import agent_away, requeued, slurm_away, storm, timed
+from .waits import agent_away, present, requeued, slurm_away, storm, timed
 
-__all__ = ["agent_away", "requeued", "slurm_away", "storm", "timed"]
+__all__ = ["agent_away", "present", "requeued", "slurm_away", "storm", "timed"]
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -53,6 +54,18 @@ class Entered:
         """The helper steps that Slurm has recorded for the job: running and ended."""
         line = self.testbed.run("sacct", "-n", "-P", "-o", "jobid,jobname", "-j", self.job_id).stdout
         return [entry for entry in line.split() if entry.endswith("|slurmlet-enter")]
+
+    def open_files(self) -> dict[str, int]:
+        """How many files are open in each process of the pod's runner, its helper and its srun."""
+        found = {}
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (process / "cmdline").read_bytes().split(b"\0")
+                if any(word.endswith(f"/pods/{self.uid}".encode()) for word in words):
+                    found[process.name] = len(list((process / "fd").iterdir()))
+            except OSError:
+                continue  # it has ended
+        return found
 
     def running_steps(self) -> str:
         return self.testbed.run("squeue", "-h", "-s", "-j", self.job_id, "-o", "%j").stdout
@@ -148,6 +161,17 @@ async def test_the_first_exec_starts_a_step_and_the_others_use_it(entered: Enter
         assert (await entered.outcome("sh", "-c", f"exit {code}"))[0] == code
     assert entered.steps() == steps
     assert len(steps) == 1
+
+
+async def test_two_hundred_commands_are_one_step_and_leave_nothing_open(entered: Entered) -> None:
+    await entered.outcome("true")
+    steps, before = entered.steps(), entered.open_files()
+    assert len(before) >= 2, before
+    for _ in range(10):
+        assert {code for code, _, _ in await asyncio.gather(*(entered.outcome("true") for _ in range(20)))} == {0}
+    assert entered.steps() == steps
+    assert len(steps) == 1
+    await asyncio.to_thread(wait_until, "the files of before", lambda: entered.open_files() == before, seconds=20)
 
 
 async def test_a_command_is_in_its_container(entered: Entered) -> None:

@@ -71,8 +71,7 @@ class Site:
             async for item in stream:
                 reports = item.reports if isinstance(item, Snapshot) else (item,) if isinstance(item, PodReport) else ()
                 async with self._news:
-                    if isinstance(item, Snapshot):
-                        assert self.snapshot is None, "a second snapshot"
+                    if isinstance(item, Snapshot) and self.snapshot is None:
                         self.snapshot = {report.uid: report for report in reports}
                     elif isinstance(item, Reachable):
                         self.reachable.append(item.error)

@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -156,8 +157,12 @@ def test_debug_it_is_a_session_in_a_new_container_that_others_can_attach_to(plac
     second.type("exit 4\n")
     for terminal in (first, second):
         terminal.end()
-    (status,) = [each for each in place.status("main")["ephemeralContainerStatuses"] if each["name"] == name]
-    assert status["state"]["terminated"]["exitCode"] == 4
+
+    def ended() -> dict[str, Any] | None:
+        (status,) = [each for each in place.status("main")["ephemeralContainerStatuses"] if each["name"] == name]
+        return status["state"].get("terminated")  # type: ignore[no-any-return]
+
+    assert (wait_until("the container's end to be told", ended) or {})["exitCode"] == 4
 
 
 def download(port: int, name: object) -> str:

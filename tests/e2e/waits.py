@@ -10,7 +10,7 @@ import pytest
 
 from testbed.paths import Layout
 
-from .agents import Agent
+from .agents import Agent, running
 from .pods import Pods, make_pods, manifest, placed
 from .proxy import Proxy
 from .testbed import Testbed
@@ -67,13 +67,19 @@ def slurm_away(testbed: Testbed) -> Iterator[tuple[Wait, Agent, Proxy]]:
 
 
 @pytest.fixture(scope="session")
-def agent_away(testbed: Testbed, ssh_agent: Agent) -> Iterator[tuple[Wait, Agent]]:
+def present(testbed: Testbed) -> Iterator[Agent]:
+    """An agent that lives while others are away."""
+    yield from running(Agent(testbed, "ssh", index=8))
+
+
+@pytest.fixture(scope="session")
+def agent_away(testbed: Testbed, present: Agent) -> Iterator[tuple[Wait, Agent]]:
     """An agent that was killed. Beside the pod that lasts it has one that tolerates its absence for 30 s alone.
 
     Where most nodes of a zone are away, or all of all zones, the node controller takes it for its own trouble and evicts
-    nobody: the node has a zone of its own, and ``ssh_agent`` lives in another.
+    nobody: the node has a zone of its own, and ``present`` lives in another.
     """
-    assert ssh_agent.pid
+    assert present.pid
     zone = {"labels": {"topology.kubernetes.io/zone": "away"}}
     agent = Agent(testbed, "ssh", index=6, settings={"node": zone})
     agent.start()
