@@ -109,6 +109,7 @@ async def test_what_was_said_before_it_was_known_whose_pod_it_is_counts_for_no_p
     await world.settle()
     world.create()
     await world.until(lambda: world.provider.submissions)
+    await world.until(lambda: "phase" in world.status())
     assert world.status()["phase"] == "Pending"
 
 

@@ -292,7 +292,8 @@ def _main(job: Job) -> str:
 async def test_the_end_of_the_pod_ends_the_helper(job: Callable[..., Job]) -> None:
     what = running(job, shell("a", FOREVER))
     async with entered(what) as connection:
-        async with opened(connection, execution("sleep", "600")) as stream:
+        async with opened(connection, execution("sh", "-c", "echo on; exec sleep 600")) as stream:
+            await until(stream.read, b"on")  # or there is nothing to enter any more
             what.processes[0].send_signal(signal.SIGTERM)
             assert await asyncio.wait_for(stream.wait(), 20) in (137, 143)
         async with asyncio.timeout(20):
