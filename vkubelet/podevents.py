@@ -25,7 +25,7 @@ class PodEvents:
         self._clock = clock
         self._counts: dict[PodUid, tuple[str, int, dict[int, int]]] = {}
         self._queued: dict[PodUid, str] = {}
-        self._states: dict[PodUid, tuple[JobState, int]] = {}
+        self._states: dict[PodUid, tuple[JobState, int, int]] = {}  # with the restarts, and those that were told
 
     def forget(self, uid: PodUid) -> None:
         """The pod is gone."""
@@ -77,17 +77,21 @@ class PodEvents:
         job, before = report.job, self._states.get(report.uid)
         if job is None:
             return
-        now = (job.state, job.restart_count or 0)
-        self._states[report.uid] = now
-        if before is None or before == now:
+        count = job.restart_count or 0
+        if before is None:
+            self._states[report.uid] = (job.state, count, count)
             return
+        was, counted, told = before
+        # Slurm counts it when the job may start again; between two looks it may have begun and waited again.
+        waits = was in {JobState.RUNNING, JobState.SUSPENDED} and job.state is JobState.PENDING
+        requeues = count + 1 if waits and count == counted else count
+        self._states[report.uid] = (job.state, count, max(told, requeues))
         what, subject = f"Slurm job {job.job_id}", _subject(pod)
-        begun = before[0] in {JobState.RUNNING, JobState.SUSPENDED}
-        if begun and (now[1] > before[1] or job.state is JobState.PENDING):
+        if requeues > told:
             self._recorder.tell(subject, "Warning", "SlurmRequeued", f"{what} was put back into the queue")
-        elif before[0] is JobState.RUNNING and job.state is JobState.SUSPENDED:
+        elif was is JobState.RUNNING and job.state is JobState.SUSPENDED:
             self._recorder.tell(subject, "Warning", "SlurmSuspended", f"{what} was suspended")
-        elif before[0] is JobState.SUSPENDED and job.state is JobState.RUNNING:
+        elif was is JobState.SUSPENDED and job.state is JobState.RUNNING:
             self._recorder.tell(subject, "Normal", "SlurmResumed", f"{what} goes on")
 
     def _tell_queue(self, pod: Pod, report: PodReport) -> None:

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -78,12 +78,13 @@ class Troubles:
     def agent(self, trouble: str) -> Agent:
         return self.agents.get(trouble, self.many)
 
-    def wait_said(self, trouble: str, status: str, *parts: str) -> None:
-        """Wait until the node's condition says all these."""
+    def wait_said(self, trouble: str, status: str, *parts: str, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Wait until the node's condition says all these; ``meanwhile`` is done before each look."""
         said = ""
 
         def condition() -> bool:
             nonlocal said
+            meanwhile()
             node = self.testbed.get("node", self.node(trouble))
             found = [] if node is None else node["status"].get("conditions") or []
             said = "; ".join(f"{c['status']}: {c['message']}" for c in found if c["type"] == "SlurmReachable")
@@ -157,7 +158,7 @@ class Troubles:
         return path
 
     def _fill(self, path: str) -> str:
-        self.testbed.run(*self.enter, "sh", "-c", f"cat /dev/zero > {path}/ballast", check=False)
+        self.testbed.run(*self.enter, "sh", "-c", f"cat /dev/zero >> {path}/ballast", check=False)
         return path
 
     def fill(self) -> None:
@@ -289,7 +290,9 @@ def test_what_is_wrong_is_said_in_the_condition_in_the_log_and_by_the_doctor(
 
 def test_a_root_that_fills_up_is_said_until_there_is_room_again(troubles: Troubles) -> None:
     troubles.wait_said("fills", "True")
-    troubles.fill()
-    troubles.wait_said("fills", "False", f"root: {troubles.directory}/fills/", "No space left on device")
+    # A file that the agent writes just then, to see whether it can, leaves room when it is removed: fill that too.
+    troubles.wait_said(
+        "fills", "False", f"root: {troubles.directory}/fills/", "No space left on device", meanwhile=troubles.fill
+    )
     troubles.empty()
     troubles.wait_said("fills", "True")

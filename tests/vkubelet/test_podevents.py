@@ -46,6 +46,8 @@ def test_a_requeue_is_told_once_however_it_is_seen() -> None:
     assert history((RUNNING, 0), (PENDING, 0), (PENDING, 1), (RUNNING, 1)) == [("Warning", "SlurmRequeued")]
     assert history((SUSPENDED, 0), (PENDING, 1), (RUNNING, 1)) == [("Warning", "SlurmRequeued")]
     assert history((RUNNING, 0), (RUNNING, 1)) == [("Warning", "SlurmRequeued")], "the wait was not seen"
+    assert history((PENDING, 0), (PENDING, 1), (RUNNING, 1)) == [("Warning", "SlurmRequeued")], "its start was not seen"
+    assert history((RUNNING, 0), (PENDING, 0), (RUNNING, 1), (PENDING, 1)) == [("Warning", "SlurmRequeued")] * 2
 
 
 def test_what_was_before_the_agent_began_is_not_told() -> None:

@@ -17,7 +17,7 @@ from slurm_plugin.job import ExitCode, JobId, JobKey, JobState, JobStatus
 from slurm_plugin.queueing import QueueTelling
 
 T = TypeVar("T")
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 120
 
 
 async def until(look: Callable[[], Awaitable[T | None]]) -> T:
