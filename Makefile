@@ -11,6 +11,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 AT_ONCE := $(shell expr 2 \* `nproc 2>/dev/null || echo 2`)
 
+# Bytecode is kept, whatever the shell says: every worker of the tests and every agent would compile all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 FULL_FAULTS := SLURMLET_FAULTY_SUBMISSIONS=500 SLURMLET_AWAY_SECONDS=60
 
 .PHONY: demo test test-versions test-faults check unit bench down venv clean
@@ -40,10 +43,10 @@ check: $(STAMP)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/vermin --no-tips -q -t=3.6- --violations slurm_plugin/runner slurm_plugin/hostagent slurm_plugin/jobdir.py
-	@$(BIN)/python -m pytest -q -n $(AT_ONCE) --dist worksteal -m "not e2e" --junitxml=build/tests/unit.xml tests
+	@$(BIN)/python -m pytest -q -n $(AT_ONCE) --dist worksteal -m "not e2e" --ignore=tests/e2e --junitxml=build/tests/unit.xml tests
 
 unit: $(STAMP)
-	@$(BIN)/python -m pytest -q -n $(AT_ONCE) --dist worksteal -m "not e2e" tests
+	@$(BIN)/python -m pytest -q -n $(AT_ONCE) --dist worksteal -m "not e2e" --ignore=tests/e2e tests
 
 bench: $(STAMP)
 	@$(BIN)/python -m testbed up
