@@ -30,7 +30,7 @@ from .join import JoinError, start_inside
 from .line import Line, receive
 from .loop import READ, Loop, Promise
 from .process import Stdio, open_terminal, send
-from .proctree import processes
+from .proctree import processes, session
 from .running import RunningContainer
 from .shared import Shared
 from .streams import close_theirs, open_streams
@@ -202,3 +202,5 @@ async def _end(loop: Loop, pid: int, ended: Promise) -> None:
         if loop.now() > deadline + _END_SECONDS:
             send(pid, signal.SIGKILL)
         await loop.first(ended, timeout=_LOOK_SECONDS)
+    for member in session(pid):  # begun between a look and its signal
+        send(member, signal.SIGKILL)
