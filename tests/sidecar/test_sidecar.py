@@ -44,7 +44,7 @@ from slurm_plugin.errors import (
 from slurm_plugin.job import PodUid
 from slurm_plugin.metrics import COMMAND_SECONDS
 from slurm_plugin.pod import Pod
-from tests.vkubelet.api.streaming.local import LocalPods
+from tests.vkubelet.api.streaming.local import LocalPods, eventually
 from tests.vkubelet.fakes import FakeProvider, cluster
 
 from .calls import Lines, connected
@@ -107,6 +107,7 @@ class Running:
             await asyncio.gather(self._task, return_exceptions=True)
             self.socket.unlink(missing_ok=True)
             self._task = None
+            await eventually(lambda: not self.site.inside.inside)  # nobody is in a container any more
 
 
 @pytest.fixture(params=["is called", "calls"])
@@ -293,10 +294,10 @@ async def _write(process: ContainerProcess, data: bytes) -> None:
 async def test_a_client_that_reads_nothing_for_a_while_is_not_cut_off(
     client: SidecarProvider, sidecar: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wire, "PULSE_SECONDS", 0.2)
+    monkeypatch.setattr(wire, "PULSE_SECONDS", 1.0)
     async with client.exec(UID, "c", ["head", "-c", "9000000", "/dev/zero"], stdin=False, tty=False) as process:
         read = len(await process.read())
-        await asyncio.sleep(1.5)  # as somebody looks at one page of `less`
+        await asyncio.sleep(3)  # as somebody looks at one page of `less`
         while piece := await process.read():
             read += len(piece)
         assert read == 9_000_000
@@ -306,8 +307,8 @@ async def test_a_client_that_reads_nothing_for_a_while_is_not_cut_off(
 async def test_a_command_that_reads_nothing_for_a_while_is_not_cut_off(
     client: SidecarProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wire, "PULSE_SECONDS", 0.2)
-    async with client.exec(UID, "c", ["sh", "-c", "sleep 1.5; wc -c"], stdin=True, tty=False) as process:
+    monkeypatch.setattr(wire, "PULSE_SECONDS", 1.0)
+    async with client.exec(UID, "c", ["sh", "-c", "sleep 3; wc -c"], stdin=True, tty=False) as process:
         writing = asyncio.create_task(_write(process, bytes(9_000_000)))
         assert await process.read() == b"9000000\n"
         assert await process.wait() == 0
@@ -350,11 +351,11 @@ async def test_the_words_of_what_breaks_in_the_middle_arrive(client: SidecarProv
 async def test_a_server_that_listens_no_more_is_heard_to_its_end(
     client: SidecarProvider, sidecar: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wire, "PULSE_SECONDS", 0.2)
+    monkeypatch.setattr(wire, "PULSE_SECONDS", 1.0)
     sidecar.site.inside = Breaking()
 
     async def late(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(3)
         writer.write(b"last words")
         await writer.drain()
         writer.close()
