@@ -1,19 +1,24 @@
 """``python -m tests.e2e``: all end-to-end tests in one go, several at once where they do not disturb each other.
 
-Three pytest processes share the testbed that is up: one begins the waits of minutes and looks at what came of them; one
-runs most files, two at a time, for most of a test is waiting; then, when both are done, one runs the files that disturb
-others, for they would disturb the waits too.
+Three pytest processes run beside each other, for most of a test is waiting. Two share the testbed that is up: one begins
+the waits of minutes and looks at what came of them; one runs most files, two at a time. The third runs the files that
+disturb others, one by one, on a testbed of their own.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from testbed.progress import say
 from tests import totals
+
+from .testbed import TESTBED, beside
 
 _AT_ONCE = "2"
 _NO_TESTS = 5  # pytest's exit code
@@ -25,16 +30,39 @@ def _pytest(report: str, marks: str, *options: str) -> list[str]:
     return [sys.executable, "-m", "pytest", *words]
 
 
-def _wait(process: subprocess.Popen[str], said: Path) -> int:
-    """Wait for a pytest with ``-v``, telling now and then which of its tests it is at; its exit code."""
-    begun = time.monotonic()
-    while True:
+@dataclass(frozen=True)
+class _Meanwhile:
+    """A pytest that runs while another has the terminal; what it says goes to a file."""
+
+    process: subprocess.Popen[str]
+    said: Path
+
+    def wait(self) -> int:
+        """Wait for it, telling now and then which of its tests it is at, and show all it said; its exit code."""
+        begun = time.monotonic()
+        while True:
+            try:
+                code = self.process.wait(_HEARTBEAT_SECONDS)
+            except subprocess.TimeoutExpired:
+                lines = [line for line in self.said.read_text().splitlines() if "::" in line]
+                at = lines[-1].split()[0] if lines else "their beginning"
+                say(f"  … {time.monotonic() - begun:.0f} s, at {at}")
+            else:
+                print(self.said.read_text(), flush=True)
+                return code
+
+
+@contextmanager
+def _meanwhile(argv: Sequence[str], environment: Mapping[str, str]) -> Iterator[_Meanwhile]:
+    with tempfile.NamedTemporaryFile("w", suffix=".log") as out:
+        process = subprocess.Popen(
+            [*argv, "-v"], stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment, text=True
+        )
         try:
-            return process.wait(_HEARTBEAT_SECONDS)
-        except subprocess.TimeoutExpired:
-            lines = [line for line in said.read_text().splitlines() if "::" in line]
-            at = lines[-1].split()[0] if lines else "their beginning"
-            say(f"  … {time.monotonic() - begun:.0f} s, at {at}")
+            yield _Meanwhile(process, Path(out.name))
+        finally:
+            process.kill()
+            process.wait()
 
 
 def main(options: Sequence[str]) -> int:
@@ -42,20 +70,17 @@ def main(options: Sequence[str]) -> int:
     begun = time.monotonic()
     for old in totals.REPORTS.glob("e2e-*.xml"):
         old.unlink()
-    with tempfile.TemporaryDirectory() as directory:
-        said = Path(directory) / "said"
-        with said.open("w") as out:
-            argv = _pytest("e2e-last", "last", "-v", *options)
-            waits = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, text=True)
-        try:
+    own = beside("alone", 2)
+    try:
+        with ExitStack() as stack:
+            waits = stack.enter_context(_meanwhile(_pytest("e2e-last", "last", *options), os.environ))
+            alone = stack.enter_context(_meanwhile(_pytest("e2e-alone", "alone", *options), own))
             together = _pytest("e2e-together", "not last and not alone", "-n", _AT_ONCE, "--dist", "loadfile", *options)
             codes = [subprocess.run(together, check=False).returncode]
-            say("The tests that wait for minutes have run meanwhile; the rest of their time …")
-            codes.append(_wait(waits, said))
-        finally:
-            waits.kill()
-        print(said.read_text(), flush=True)
-        codes.append(subprocess.run(_pytest("e2e-alone", "alone", *options), check=False).returncode)
+            say("The tests that wait for minutes, and those that have a testbed of their own, have run meanwhile …")
+            codes += [waits.wait(), alone.wait()]
+    finally:
+        subprocess.run([*TESTBED, "down"], env=own, check=False)
     print(f"End-to-end tests: {totals.told('e2e-')}, in {time.monotonic() - begun:.0f} s", flush=True)
     return max(0 if code == _NO_TESTS else abs(code) for code in codes)
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -10,11 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from testbed.paths import STATE_VARIABLE, Layout
+from testbed.ports import BASE_VARIABLE, SPAN
+
 from .looking import Looker
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 TESTBED = (sys.executable, "-m", "testbed")
 COMMAND_SECONDS = 60
+
+
+def beside(name: str, index: int) -> dict[str, str]:
+    """Return the environment of another testbed than ours: a directory of its own, and the ports ``index`` spans above."""
+    ours = Layout.from_environment()
+    return {
+        **os.environ,
+        STATE_VARIABLE: f"{ours.state}-{name}",
+        BASE_VARIABLE: str(ours.port_base + index * SPAN),
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,19 +4,16 @@ One version at a time, on a testbed of its own beside whichever is up: brought u
 builds a root file system per version.
 """
 
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 
-from testbed.paths import STATE_VARIABLE, Layout
-from testbed.ports import BASE_VARIABLE, SPAN
 from testbed.progress import say
 from testbed.site import DEFAULT_VERSION
 from testbed.site.rootfs import RELEASES
 
-from .testbed import PROJECT_ROOT, TESTBED
+from .testbed import PROJECT_ROOT, TESTBED, beside
 
 FILES = (
     *("test_command_client.py", "test_rest_client.py", "test_provider_contract.py", "test_jobcases.py"),
@@ -25,13 +22,7 @@ FILES = (
 
 
 def _tried(version: str, options: Sequence[str]) -> int:
-    beside = Layout.from_environment()
-    environment = {
-        **os.environ,
-        STATE_VARIABLE: f"{beside.state}-versions",
-        BASE_VARIABLE: str(beside.port_base + SPAN),
-        "SLURM": version,
-    }
+    environment = beside("versions", 1) | {"SLURM": version}
     files = [f"tests/e2e/{name}" for name in FILES]
     argv = [sys.executable, "-m", "pytest", *options, *files]
 
