@@ -9,6 +9,7 @@ Rules of phase, conditions and container statuses: Kubernetes 1.36, ``pkg/kubele
 ``pkg/kubelet/status/generate.go``.
 """
 
+import functools
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -33,6 +34,7 @@ Status = dict[str, Any]
 TERMINAL_PHASES = frozenset({"Succeeded", "Failed"})
 
 
+@functools.lru_cache(maxsize=4096)  # every status repeats the times of those before it
 def timestamp(seconds: float) -> str:
     """Return epoch seconds as the API server writes a time: RFC 3339, whole seconds, UTC."""
     return datetime.fromtimestamp(int(seconds), tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
