@@ -37,24 +37,34 @@ class LocalHostSettings(Settings):
     prefix: tuple[str, ...] = ()
 
 
-class JumpSettings(Settings):
+class KeySettings(Settings):
+    """What to log in with. ``{user}`` in the paths is replaced by the Slurm user's name."""
+
+    key_file: AbsolutePath | None = None
+    certificate_file: AbsolutePath | None = None
+
+    @model_validator(mode="after")
+    def _certificate_has_its_key(self) -> "KeySettings":
+        if self.certificate_file is not None and self.key_file is None:
+            raise ValueError("certificate_file: of which key? Give key_file too")
+        return self
+
+    def key_for(self, user: str) -> tuple[str | None, str | None]:
+        """Return the key and the certificate of one Slurm user."""
+        key, certificate = (path and _replace(path, user=user) for path in (self.key_file, self.certificate_file))
+        return key, certificate
+
+
+class JumpSettings(KeySettings):
     """A machine on the way to the login node. What it does not say is as for the login node."""
 
     address: str = Field(min_length=1)
     port: int = Field(default=22, ge=1, le=65535)
     user: Name | None = None
-    key_file: AbsolutePath | None = None
-    certificate_file: AbsolutePath | None = None
     known_hosts_file: AbsolutePath | None = None
 
-    @model_validator(mode="after")
-    def _certificate_has_its_key(self) -> "JumpSettings":
-        if self.certificate_file is not None and self.key_file is None:
-            raise ValueError("certificate_file: of which key? Give key_file too")
-        return self
 
-
-class SSHHostSettings(Settings):
+class SSHHostSettings(KeySettings):
     """Slurm's commands are on a login node. Host keys are always verified against ``known_hosts_file``.
 
     ``key_file`` None: the SSH agent's keys and the usual ones. ``certificate_file`` None: ``KEY-cert.pub`` beside the key,
@@ -65,18 +75,10 @@ class SSHHostSettings(Settings):
     address: str = Field(min_length=1)
     port: int = Field(default=22, ge=1, le=65535)
     user: Name
-    key_file: AbsolutePath | None = None
-    certificate_file: AbsolutePath | None = None
     known_hosts_file: AbsolutePath
     proxy_jump: tuple[JumpSettings, ...] = ()
     connect_timeout_seconds: float = Field(default=15, gt=0)
     keepalive_seconds: int = Field(default=30, ge=0)
-
-    @model_validator(mode="after")
-    def _certificate_has_its_key(self) -> "SSHHostSettings":
-        if self.certificate_file is not None and self.key_file is None:
-            raise ValueError("certificate_file: of which key? Give key_file too")
-        return self
 
 
 HostSettings = Annotated[LocalHostSettings | SSHHostSettings, Field(discriminator="kind")]

@@ -34,12 +34,13 @@ def _host(settings: SiteSettings, user: str | None) -> tuple[Host, str]:
         name = user or pwd.getpwuid(os.getuid()).pw_name
         return LocalHost(prefix=tuple(word.replace("{user}", name) for word in host.prefix)), name
     name = user or host.user
+    key, certificate = host.key_for(name)
     ssh = SSHHost(
         host.address,
         port=host.port,
         user=name,
-        key_files=(host.key_file,) if host.key_file else (),
-        certificate_file=host.certificate_file,
+        key_files=(key,) if key else (),
+        certificate_file=certificate,
         known_hosts_files=(host.known_hosts_file,),
         proxy_jump=[_jump(jump, host, name) for jump in host.proxy_jump],
         pythons=tuple(dict.fromkeys((*settings.slurm.interpreters, *PYTHONS))),
@@ -51,8 +52,7 @@ def _host(settings: SiteSettings, user: str | None) -> tuple[Host, str]:
 
 def _jump(jump: JumpSettings, host: SSHHostSettings, user: str) -> Login:
     """Return the login on a machine on the way, for the Slurm user who goes that way."""
-    own = jump.key_file is not None
-    key, certificate = (jump if own else host).key_file, (jump if own else host).certificate_file
+    key, certificate = (host if jump.key_file is None else jump).key_for(user)
     return Login(
         address=jump.address,
         port=jump.port,

@@ -9,6 +9,9 @@ MUNGE = "munge"
 MYSQL = "mysql"
 SLURMREST = "slurmrest"
 """slurmrestd refuses to run as root and as SlurmUser, so it has an account of its own."""
+SERVICE = "slurmlet"
+"""A service's account without any rights but to become the people, by sudo's rule of docs/install.md."""
+SERVICE_HOME = "/var/lib/slurmlet"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

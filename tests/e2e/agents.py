@@ -15,6 +15,7 @@ from testbed.kubernetes.control_plane import ControlPlane
 from testbed.kubernetes.kubeconfig import write_kubeconfig
 from testbed.paths import Layout
 from testbed.ports import Port
+from testbed.site import users
 
 from .testbed import PROJECT_ROOT, Testbed
 from .waiting import wait_until
@@ -22,12 +23,20 @@ from .waiting import wait_until
 SITE_PYTHON = "/opt/slurmlet/venv/bin/python"
 
 
+def service(user: str, **environment: str) -> tuple[str, ...]:
+    """Return what runs Python on the login node as a service of a user, which ends with the tests, however they end."""
+    home = {"root": "/root", users.SERVICE: users.SERVICE_HOME}.get(user, f"/home/{user}")
+    variables = {"HOME": home, "USER": user, "PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"} | environment
+    become = ("setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--pdeathsig=KILL", "--")
+    return *become, "env", "-i", *(f"{name}={value}" for name, value in variables.items()), SITE_PYTHON
+
+
 class Agent:
     """One agent, with a node of its own. ``host`` is ``ssh`` (it runs on this machine) or ``local`` (on the login node).
 
     ``user``: whose process it is on the login node. ``identity``: ``account`` is the ServiceAccount of examples/rbac.yaml,
     ``node`` is ``system:node:NAME``, as a kubelet has it. ``node``: whose node it is to be, its own by default.
-    ``index``: below 50, unique among agents of one test process that run at once; several processes share a testbed.
+    ``environment``: its own, beyond the usual. ``index``: below 50, unique among agents of one test process that run at once; several processes share a testbed.
     """
 
     def __init__(
@@ -42,6 +51,7 @@ class Agent:
         user: str = "alice",
         identity: str = "account",
         node: str | None = None,
+        environment: dict[str, str] | None = None,
     ) -> None:
         index += 50 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
         self.testbed = testbed
@@ -52,6 +62,7 @@ class Agent:
         self._ssh_port = ssh_port
         self._log_level = log_level
         self._user = user
+        self._environment = environment or {}
         self.identity = identity
         self._process: subprocess.Popen[bytes] | None = None
         self._begun = 0
@@ -104,17 +115,14 @@ class Agent:
 
     def inside(self, *argv: str) -> tuple[str, ...]:
         """Return the command that runs another one on the login node, as root."""
-        return ("nsenter", "-t", self.testbed.environment["SLURMLET_TESTBED_SITE_PID"], "-m", "--", *argv)
+        return self.testbed.inside(*argv)
 
     def _argv(self, configuration: Path) -> tuple[str, ...]:
         words = ("-m", "slurmlet", "vkubelet", "--config", str(configuration), "--log-level", self._log_level)
         # It ends with the tests, however they end.
         if self.host == "ssh":
             return ("setpriv", "--pdeathsig=KILL", "--", sys.executable, *words)
-        become = ("setpriv", f"--reuid={self._user}", f"--regid={self._user}", "--init-groups", "--pdeathsig=KILL")
-        home = "/root" if self._user == "root" else f"/home/{self._user}"
-        clean = ("env", "-i", f"HOME={home}", f"USER={self._user}", "PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8")
-        return self.inside(*become, *clean, SITE_PYTHON, *words)
+        return self.inside(*service(self._user, **self._environment), *words)
 
     def start(self) -> None:
         """Start it; `wait_ready` waits for its node."""
@@ -124,7 +132,7 @@ class Agent:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=PROJECT_ROOT, start_new_session=True,
-                env={**os.environ, "PYTHONPATH": str(PROJECT_ROOT)},
+                env={**os.environ, "PYTHONPATH": str(PROJECT_ROOT), **self._environment},
             )  # fmt: skip
 
     def wait_ready(self, seconds: float = 60) -> None:

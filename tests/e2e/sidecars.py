@@ -12,23 +12,24 @@ import yaml
 from sidecar.config import DialSettings, ServerSettings
 from testbed.paths import Layout
 
-from .agents import SITE_PYTHON
+from .agents import service
 from .testbed import PROJECT_ROOT, Testbed
 from .waiting import wait_until
 
 
 class Sidecar:
-    """A sidecar as alice on the login node, on a unix socket that both sides see.
+    """A sidecar on the login node, on a unix socket that both sides see. ``user``: whose process it is.
 
     ``serves``: ``serve`` for its own API, ``interlink`` for interLink's. ``slurm``: what its section says beyond the host;
-    ``pods``: beyond the registry. ``calls``: where it calls, with certificates in its own ``directory``. ``listens``: how it
+    ``pods``: beyond the registry; ``policy``: who is whom. ``environment``: its own, beyond the usual. ``calls``: where it calls, with certificates in its own ``directory``. ``listens``: how it
     is served instead of on the socket, with certificates there.
     """
 
     def __init__(
         self, testbed: Testbed, node: str, *, serves: str = "serve", slurm: dict[str, Any],
         pods: dict[str, Any] | None = None, calls: Callable[[Path], DialSettings] | None = None,
-        listens: Callable[[Path], ServerSettings] | None = None,
+        listens: Callable[[Path], ServerSettings] | None = None, user: str = "alice",
+        policy: list[dict[str, Any]] | None = None, environment: dict[str, str] | None = None,
     ) -> None:  # fmt: skip
         self.node = node
         self.directory = Layout.from_environment().share / f"sidecar-{node}"
@@ -49,28 +50,24 @@ class Sidecar:
             "slurm": {"host": {"kind": "local"}, **slurm},
             "pods": {"registries": [{"registry": "docker.io", "mirror": registry, "insecure": True}]} | (pods or {}),
         }
+        if policy is not None:
+            configuration["policy"] = policy
         if calls is not None:
             configuration["dial"] = calls(self.directory).model_dump(exclude_none=True)
         self._path = self.directory / "sidecar.yaml"
         self._path.write_text(yaml.safe_dump(configuration))
-        self._uid = int(testbed.run(*self._inside(testbed, "id", "-u", "alice")).stdout)
+        self._uid = int(testbed.run(*testbed.inside("id", "-u", user)).stdout)
         for entry in (self.directory, *(path for path in self.directory.rglob("*") if not path.is_socket())):
             os.chown(entry, self._uid, self._uid)
-        self._enter = self._inside(testbed)
+        self._python = testbed.inside(*service(user, **(environment or {})))
         self._process: subprocess.Popen[bytes] | None = None
 
-    @staticmethod
-    def _inside(testbed: Testbed, *argv: str) -> tuple[str, ...]:
-        return ("nsenter", "-t", testbed.environment["SLURMLET_TESTBED_SITE_PID"], "-m", "--", *argv)
-
     def start(self) -> None:
-        become = ("setpriv", "--reuid=alice", "--regid=alice", "--init-groups", "--pdeathsig=KILL")
-        clean = ("env", "-i", "HOME=/home/alice", "USER=alice", "PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8")
         words = ("-m", "slurmlet", "sidecar", "--config", str(self._path))
         self.socket.unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                (*self._enter, *become, *clean, SITE_PYTHON, *words), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                (*self._python, *words), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 cwd=PROJECT_ROOT, start_new_session=True,
             )  # fmt: skip
         wait_until(f"the sidecar to listen (log: {self.log})", self._listens)
@@ -95,5 +92,5 @@ class Sidecar:
 
     @property
     def pods(self) -> Path:
-        """Where its pods' job directories are."""
+        """Where its pods' job directories are, as alice."""
         return Layout.from_environment().site / "home" / "alice" / ".slurmlet" / self.node / "pods"

@@ -2,55 +2,57 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 
 import pytest
 
+from testbed.paths import Layout
+
 from .agents import Agent
 from .pods import Pods, make_pods, manifest
+from .tenants import BECOME, SECRET, USERS, WAYS, EveryWay, environments, every_way, mode_of, private_jobs, uid_of
 from .testbed import Testbed
 from .waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(300)]
 
-USERS = ("alice", "bob", "carol")
-BECOME = ["setpriv", "--reuid={user}", "--regid={user}", "--init-groups", "--"]
-CONF = "/etc/slurm/slurm.conf"
-
-
-@contextmanager
-def private_jobs(testbed: Testbed, agent: Agent) -> Iterator[None]:
-    """Let Slurm show everybody their own jobs only."""
-    with_line = f"printf '\\nPrivateData=jobs\\n' >> {CONF}"
-    without = f"sed -i '/^PrivateData=jobs$/d' {CONF}"
-    testbed.run(*agent.inside("sh", "-c", f"{with_line} && scontrol reconfigure"))
-    try:
-        yield
-    finally:
-        testbed.run(*agent.inside("sh", "-c", f"{without} && scontrol reconfigure"))
-
 
 @pytest.fixture(scope="module", params=[False, True], ids=["jobs_for_all_to_see", "private_jobs"])
-def tenants(request: pytest.FixtureRequest, testbed: Testbed) -> Iterator[dict[str, Pods]]:
+def private(request: pytest.FixtureRequest, testbed: Testbed) -> Iterator[bool]:
+    """Whether Slurm shows to each user their own jobs alone."""
+    with private_jobs(testbed) if request.param else nullcontext():
+        yield request.param
+
+
+@pytest.fixture(scope="module")
+def tenants(private: bool, testbed: Testbed) -> Iterator[dict[str, Pods]]:
     """A namespace for each user, on one node whose agent is root on the login node."""
     agent = Agent(testbed, "local", index=20, user="root")
     with ExitStack() as stack:
         namespaces = {user: stack.enter_context(contextmanager(make_pods)(testbed, agent)) for user in USERS}
         agent.settings["policy"] = [{"namespaces": [pods.namespace], "user": user} for user, pods in namespaces.items()]
         agent.settings["slurm"] = {"host": {"kind": "local", "prefix": BECOME}}
-        if request.param:
-            stack.enter_context(private_jobs(testbed, agent))
         agent.start()
         stack.callback(agent.kill)
         agent.wait_ready()
         yield namespaces
 
 
+@pytest.fixture(scope="module")
+def ways(private: bool, testbed: Testbed) -> Iterator[EveryWay]:
+    """Every way to become a user, each with a pod of every user's that runs."""
+    with every_way(testbed) as ways:
+        pods = [
+            ways.pod(way, user, way, "id -un; trap 'exit 3' TERM; sleep 600 & wait") for way in WAYS for user in USERS
+        ]
+        testbed.apply(*pods)
+        yield ways
+
+
 def as_user(pods: Pods, user: str, script: str) -> str:
     """Run a shell script as a user on the login node, with the pods' root directory as its first argument."""
-    become = [word.replace("{user}", user) for word in BECOME]
     root = f"/home/{user}/.slurmlet/{pods.agent.node}"
-    return pods.testbed.run(*pods.agent.inside(*become, "sh", "-ec", script, "sh", root)).stdout
+    return pods.testbed.run(*pods.testbed.inside("sh", "-ec", script, "sh", root, user=user)).stdout
 
 
 def test_each_namespaces_pods_are_jobs_of_its_own_user_from_submission_to_logs_and_deletion(
@@ -78,13 +80,62 @@ def all_jobs(testbed: Testbed, pods: Pods) -> list[str]:
     return [name.split()[0] for name in names if name.split()[1].startswith(f"{pods.namespace}/")]
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_however_the_agent_becomes_a_user_the_job_is_the_users_and_clean(
+    private: bool, ways: EveryWay, testbed: Testbed, way: str
+) -> None:
+    for user, pods in ways.pods.items():
+        pods.wait_phase(way, "Running")
+        uid = uid_of(testbed, user)
+        (job,) = jobs_of(testbed, pods, way)
+        said = testbed.run(*testbed.inside("scontrol", "show", "job", job)).stdout
+        assert f"UserId={user}({uid})" in said
+        others = testbed.run(
+            *testbed.inside("squeue", "-h", "-o", "%i", user=next(name for name in USERS if name != user))
+        )
+        assert (job in others.stdout.split()) is not private
+        of_job = [found for found in environments(testbed, user) if found.get("SLURM_JOB_ID") == job]
+        assert of_job
+        for found in of_job:
+            assert (found.get("HOME"), found.get("USER"), found.get("LOGNAME")) == (f"/home/{user}", user, user)
+        root = Layout.from_environment().site / "home" / user / ".slurmlet" / ways.node(way)
+        (directory,) = (path for path in (root / "pods").iterdir() if path.name == pods.get(way)["metadata"]["uid"])  # type: ignore[index]
+        assert [mode_of(path) for path in (root, root / "pods", directory)] == [(uid, 0o700)] * 3
+        assert pods.kubectl("logs", way) == f"{user}\n"
+        assert pods.kubectl("exec", way, "--", "id", "-un") == f"{user}\n"
+
+
+def test_nothing_of_the_services_environment_reaches_a_users_process(ways: EveryWay, testbed: Testbed) -> None:
+    found = [found for user in USERS for found in environments(testbed, user)]
+    assert len(found) >= len(WAYS) * len(USERS)
+    assert not any(SECRET in variables.values() for variables in found)
+
+
+def test_however_the_agent_becomes_a_user_it_ends_the_users_jobs(ways: EveryWay, testbed: Testbed) -> None:
+    jobs = [job for pods in ways.pods.values() for way in WAYS for job in jobs_of(testbed, pods, way)]
+    for pods in ways.pods.values():
+        pods.kubectl("delete", "pod", *WAYS, "--wait=false")
+    for pods in ways.pods.values():
+        for way in WAYS:
+            pods.wait_gone(way)
+    queue = testbed.run(*testbed.inside("squeue", "-h", "-o", "%u", "-j", ",".join(jobs)), check=False).stdout
+    assert not set(queue.split()) & set(USERS)
+
+
+def jobs_of(testbed: Testbed, pods: Pods, name: str) -> list[str]:
+    """The ids of all jobs of a pod that are in the queue, as root sees it."""
+    pod = pods.get(name)
+    assert pod is not None
+    job_name = f"{pods.namespace}/{name}:{pod['metadata']['uid']}"
+    return testbed.run(*testbed.inside("squeue", "-h", "-t", "all", "-o", "%i", "--name", job_name)).stdout.split()
+
+
 def test_nobody_reads_another_users_job_directories(tenants: dict[str, Pods], testbed: Testbed) -> None:
-    alice, bob = tenants["alice"], tenants["bob"]
+    alice = tenants["alice"]
     alice.run("secret", "sh", "-c", "cat ~/.slurmlet/*/owner; sleep 600")
     alice.wait_phase("secret", "Running")
     root = f"/home/alice/.slurmlet/{alice.agent.node}"
-    command = ("setpriv", "--reuid=bob", "--regid=bob", "--init-groups", "--", "ls", root)
-    refused = testbed.run(*bob.agent.inside(*command), check=False)
+    refused = testbed.run(*testbed.inside("ls", root, user="bob"), check=False)
     assert "Permission denied" in refused.stderr
     alice.kubectl("delete", "pod", "secret", "--timeout=60s")
 

@@ -55,6 +55,12 @@ class Testbed:
         assert not check or done.returncode == 0, f"{argv} exited with {done.returncode}:\n{done.stdout}{done.stderr}"
         return done
 
+    def inside(self, *argv: str, user: str = "") -> tuple[str, ...]:
+        """Return the command that runs another one on the login node: as root, or as a user."""
+        enter = ("nsenter", "-t", self.environment["SLURMLET_TESTBED_SITE_PID"], "-m", "--")
+        become = ("setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--") if user else ()
+        return *enter, *become, *argv
+
     def kubectl(self, *words: str, stdin: str | None = None) -> str:
         """What `kubectl WORDS` as the administrator prints; fails when it fails."""
         return self.run("kubectl", *words, stdin=stdin).stdout

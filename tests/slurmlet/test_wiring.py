@@ -26,3 +26,17 @@ def test_what_a_machine_on_the_way_does_not_say_is_as_for_the_login_node() -> No
     assert (outer.name, outer.key_files, outer.certificate_file) == ("bob@outer", ("/key",), "/key.cert")
     assert (inner.name, inner.key_files, inner.certificate_file) == ("gate@inner:2222", ("/inner",), None)
     assert outer.known_hosts_files == inner.known_hosts_files == ("/known",)
+
+
+def test_each_slurm_user_has_a_key_of_its_own_on_every_machine() -> None:
+    keys = {"key_file": "/keys/{user}", "certificate_file": "/certificates/{user}.pub"}
+    jumps = [{"address": "outer"}, {"address": "inner", "key_file": "/gate/{user}"}]
+    ssh = SSHHostSettings.model_validate(
+        {"kind": "ssh", "address": "login", "user": "alice", "known_hosts_file": "/known", **keys, "proxy_jump": jumps}
+    )
+
+    outer, inner = (wiring._jump(jump, ssh, "bob") for jump in ssh.proxy_jump)
+
+    assert ssh.key_for("bob") == ("/keys/bob", "/certificates/bob.pub")
+    assert (outer.key_files, outer.certificate_file) == (("/keys/bob",), "/certificates/bob.pub")
+    assert (inner.key_files, inner.certificate_file) == (("/gate/bob",), None)
