@@ -11,6 +11,7 @@ import logging
 import ssl
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -92,12 +93,15 @@ class SidecarProvider:
 
     async def submit(self, pod: Pod, content: PodContent) -> JobId:
         """See Provider. After TransportError call again: the sidecar knows the pod by its UID."""
-        await self.introduce((PodIdentity.of(pod),))
+        identity = PodIdentity.of(pod)
+        await self.introduce((identity,))
         body = encode(wire.Submit(pod, content), wire.Submit)
         said: wire.Submitted = await self._ask(
             "POST", wire.PODS, wire.Submitted, body, timeout=self._submit_seconds, lost=TransportError
         )
-        return JobId(said.job_id)
+        job_id = JobId(said.job_id)
+        await self.introduce((replace(identity, job_id=job_id),))  # by which a sidecar with another policy knows it
+        return job_id
 
     async def terminate(self, uid: PodUid, grace_seconds: int) -> None:
         """See Provider."""

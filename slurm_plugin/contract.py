@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from .annotations import JOB_ID
 from .claims import PersistentVolume
 from .cluster import Cluster
 from .job import JobId, JobStatus, PodUid
@@ -232,18 +233,23 @@ class Editable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PodIdentity:
-    """What of a Pod object decides whose pod it is: the API server's word, never the site's."""
+    """What of a Pod object decides whose pod it is: the API server's word, never the site's.
+
+    ``job_id``: the job that was written on it (``annotations.JOB_ID``), None while none was.
+    """
 
     uid: PodUid
     namespace: str
     name: str
     service_account: str
+    job_id: JobId | None = None
 
     @classmethod
     def of(cls, pod: Pod) -> "PodIdentity":
         """Return a pod's identity."""
         metadata = pod.metadata
-        return cls(PodUid(metadata.uid), metadata.namespace, metadata.name, pod.spec.service_account_name)
+        job_id = JobId(metadata.annotations.get(JOB_ID, "")) or None
+        return cls(PodUid(metadata.uid), metadata.namespace, metadata.name, pod.spec.service_account_name, job_id)
 
 
 @runtime_checkable

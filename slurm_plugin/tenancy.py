@@ -3,16 +3,21 @@
 A pod's directory is its user's to write, and its UID stands in its job's name: any user can make a directory for
 anybody's pod. So whose a pod is, the site's policy says by the Pod object (``contract.Tenanted``), never who speaks of
 it first, and of a pod its own user's provider alone is heard.
+
+The policy may have said otherwise when the pod was submitted. Then it is that user's to its end: of whom Slurm itself says
+that they have the job that is written on the Pod object. Of the two neither alone is believed: a job under the pod's name
+any user can have, and what is written on a pod its namespace's users can change.
 """
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from .config import PolicyRule
 from .contract import PodIdentity, PodReport, Provider
 from .errors import PolicyError, SlurmUnavailableError
-from .job import PodUid
+from .job import JobId, PodUid
 from .policy import rule_of
 
 log = logging.getLogger(__name__)
@@ -41,6 +46,18 @@ class Tenant:
     def heard(self, uid: PodUid) -> PodReport | None:
         """Return what this user's provider says of a pod."""
         return None if self.reports is None else self.reports.get(uid)
+
+    def has(self, pod: PodIdentity) -> bool:
+        """Whether Slurm has said that this user has the job that is written on a pod: it is asked for this user's jobs only."""
+        heard = self.heard(pod.uid)
+        return pod.job_id is not None and heard is not None and heard.job_id == pod.job_id and heard.job is not None
+
+    def may_have(self, pod: PodIdentity) -> bool:
+        """Whether it is not known yet if Slurm will say that."""
+        heard = self.heard(pod.uid)
+        return self.reports is None or (
+            heard is not None and heard.job_id == pod.job_id and heard.job is None and not heard.absent
+        )
 
     def check_known(self) -> None:
         """Raise SlurmUnavailableError while it is not known which jobs this user has."""
@@ -96,15 +113,41 @@ class Tenancy:
 
     def introduce(self, pod: PodIdentity) -> bool:
         """Note whose pod it is; whether what was said of it before is to be said anew."""
-        new = pod.uid not in self._pods
-        try:
-            self._pods[pod.uid] = pod, self.tenant_of(pod)
-        except PolicyError:
-            self._pods[pod.uid] = pod, None
+        known, owner = self._pods.get(pod.uid, (None, None))
+        if owner is None:
+            with suppress(PolicyError):
+                owner = self.tenant_of(pod)
+        if known is not None and pod.job_id is None:
+            pod = replace(pod, job_id=known.job_id)
+        self._pods[pod.uid] = pod, owner
         for tenant in self.tenants:
             if tenant.heard(pod.uid) is not None:
-                self._accuse(tenant, pod.uid)
-        return new and self.report(pod.uid) is not None
+                self._judge(tenant, pod.uid)
+        return known is None and self.report(pod.uid) is not None
+
+    def submitted(self, uid: PodUid) -> JobId | None:
+        """Return the job that is written on an introduced pod if its user, or its former one, has it by Slurm's word."""
+        pod, owner = self._pods[uid]
+        return pod.job_id if owner is not None and owner.has(pod) else None
+
+    def submitter(self, uid: PodUid) -> Tenant:
+        """Return the user as whom an introduced pod without a job is to be submitted: whom the policy names now.
+
+        Raises PolicyError if that is nobody, SlurmUnavailableError while it may yet turn out to have a former user's job.
+        """
+        pod, owner = self._pods[uid]
+        for tenant in self._undecided(pod, owner):
+            tenant.check_known()
+            raise SlurmUnavailableError(f"it is not known yet whether {tenant.name} has job {pod.job_id}")
+        owner = self.tenant_of(pod)
+        self._pods[uid] = pod, owner
+        return owner
+
+    def _undecided(self, pod: PodIdentity, owner: Tenant | None) -> list[Tenant]:
+        """Return the users of whom it is not known yet whether they have the job that is written on a pod of no known job."""
+        if pod.job_id is None or (owner is not None and owner.heard(pod.uid) is not None):
+            return []
+        return [tenant for tenant in self.tenants if tenant.may_have(pod)]
 
     def forget(self, uid: PodUid) -> None:
         """Drop a pod; what somebody has under its UID is nobody's from now on."""
@@ -122,9 +165,16 @@ class Tenancy:
             return self.owner(uid)
         return next((tenant for tenant in self.tenants if tenant.heard(uid) is not None), None)
 
-    def _accuse(self, tenant: Tenant, uid: PodUid) -> None:
-        """Say once that a user has a directory that is another's pod's by its name."""
-        if uid in self._pods and self.owner(uid) is not tenant and uid not in tenant.accused:
+    def _judge(self, tenant: Tenant, uid: PodUid) -> None:
+        """Decide what a user is who has a directory of another's pod: its former user, or accused, which is said once."""
+        if uid not in self._pods or (owner := self.owner(uid)) is tenant:
+            return
+        pod = self._pods[uid][0]
+        if tenant.has(pod) and (owner is None or owner.heard(uid) is None):
+            self._pods[uid] = pod, tenant
+            log.warning("job %s of pod %s is of %s, and stays it: by the policy the pod would be another's now",
+                        pod.job_id, uid, tenant.name, extra={"uid": uid})  # fmt: skip
+        elif uid not in tenant.accused and not tenant.may_have(pod):
             tenant.accused.add(uid)
             log.error("%s has a directory for pod %s, which is not theirs by the policy: not believed", tenant.name, uid,
                       extra={"uid": uid})  # fmt: skip
@@ -136,7 +186,7 @@ class Tenancy:
         assert tenant.reports is not None  # noqa: S101  the contract: a Snapshot comes first
         for report in reports:
             tenant.reports[report.uid] = report
-            self._accuse(tenant, report.uid)
+            self._judge(tenant, report.uid)
 
     def report(self, uid: PodUid) -> PodReport | None:
         """Return what is known of a pod's job: its own user's word, an empty report while that can't be had."""
@@ -145,7 +195,7 @@ class Tenancy:
             heard = None if holder is None else holder.heard(uid)
             return None if heard is None else replace(heard, stray=True)
         pod, owner = self._pods[uid]
-        if owner is not None and owner.reports is None:
+        if (owner is not None and owner.reports is None) or self._undecided(pod, owner):
             return PodReport(uid, pod.namespace, pod.name, None, None, None)
         return None if owner is None else owner.heard(uid)
 

@@ -77,17 +77,20 @@ class TenantProvider:
     async def submit(self, pod: Pod, content: PodContent) -> JobId:
         """Submit the pod's job as the user that the policy gives it. Raises PolicyError if that is nobody."""
         identity = PodIdentity.of(pod)
-        tenant = self._tenancy.tenant_of(identity)
+        uid = identity.uid
         await self.introduce((identity,))
-        tenant.check_well()
+        if (job_id := self._tenancy.submitted(uid)) is not None:
+            return job_id
         try:
+            tenant = self._tenancy.submitter(uid)
+            tenant.check_well()
             job_id = await tenant.provider.submit(pod, content)
         except SlurmletError as error:
-            if not error.transient and tenant.heard(identity.uid) is None:
-                self._tenancy.forget(identity.uid)  # it has no job, and nobody will say when it is gone
+            if not error.transient and self._tenancy.report(uid) is None:
+                self._tenancy.forget(uid)  # it has no job, and nobody will say when it is gone
             raise
-        if tenant.heard(identity.uid) is None:  # a Snapshot that comes now is to have it
-            self._tenancy.hear(tenant, [PodReport(identity.uid, identity.namespace, identity.name, job_id, None, None)])
+        if tenant.heard(uid) is None:  # a Snapshot that comes now is to have it
+            self._tenancy.hear(tenant, [PodReport(uid, identity.namespace, identity.name, job_id, None, None)])
         return job_id
 
     async def terminate(self, uid: PodUid, grace_seconds: int) -> None:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from slurm_plugin.annotations import JOB_ID
 from slurm_plugin.contract import PodIdentity
-from slurm_plugin.job import PodUid
+from slurm_plugin.job import JobId, PodUid
 from slurm_plugin.pod import Pod
 
 _MIRROR = "kubernetes.io/config.mirror"
@@ -46,8 +47,10 @@ class CachedPod:
 
     def identity(self) -> PodIdentity:
         """Return what of it decides whose pod it is."""
-        spec = self.json().get("spec") or {}
-        return PodIdentity(self.uid, self.namespace, self.name, spec.get("serviceAccountName") or "default")
+        body = self.json()
+        account = (body.get("spec") or {}).get("serviceAccountName") or "default"
+        job_id = JobId((body["metadata"].get("annotations") or {}).get(JOB_ID, "")) or None
+        return PodIdentity(self.uid, self.namespace, self.name, account, job_id)
 
 
 def cached_pod(body: dict[str, Any], *, clock: Callable[[], float] = time.monotonic) -> CachedPod:

@@ -183,6 +183,42 @@ def test_a_directory_that_another_user_made_for_a_pod_takes_nothing_of_it_over(t
     as_user(alice, "bob", f'rm -r "$1/pods/{uid}"')
 
 
+def test_a_namespace_given_to_another_user_keeps_the_jobs_it_has(tenants: dict[str, Pods], testbed: Testbed) -> None:
+    alice, agent = tenants["alice"], tenants["alice"].agent
+    for name, script in {"runs": "id -un; sleep 600", "queued": "id -un"}.items():
+        pod = manifest(name, agent, "sh", "-c", script)
+        pod["metadata"]["annotations"] = {"slurmlet.io/licenses": "ansys:2"}  # there are two: one waits for the other
+        alice.apply(pod)
+        alice.wait_phase("runs", "Running")
+    alice.wait("queued", "to wait in the queue", lambda status: "PENDING" in status["message"])
+    queued = jobs_of(testbed, alice, "queued")
+    before = agent.settings["policy"]
+    given = [
+        {"namespaces": [pods.namespace], "user": "bob" if pods is alice else user} for user, pods in tenants.items()
+    ]
+    agent.kill()
+    agent.settings["policy"] = [*given, {"namespaces": [], "user": "alice"}]
+    try:
+        agent.start()
+        agent.wait_ready()
+        alice.run("later", "id", "-un")
+        alice.wait_phase("later", "Succeeded")
+        assert alice.kubectl("logs", "later") == "bob\n"
+        assert (alice.status("runs")["phase"], alice.status("queued")["phase"]) == ("Running", "Pending")
+        assert alice.kubectl("logs", "runs") == alice.kubectl("exec", "runs", "--", "id", "-un") == "alice\n"
+        alice.kubectl("delete", "pod", "runs", "--timeout=60s")
+        alice.wait_phase("queued", "Succeeded")
+        assert alice.kubectl("logs", "queued") == "alice\n"
+        assert jobs_of(testbed, alice, "queued") == queued
+        alice.kubectl("delete", "pod", "queued", "later", "--timeout=60s")
+        assert as_user(alice, "alice", 'ls "$1/pods"').split() == []
+    finally:
+        agent.kill()
+        agent.settings["policy"] = before
+        agent.start()
+        agent.wait_ready()
+
+
 def test_a_user_whose_root_is_of_no_use_waits_alone_over_a_restart_too(tenants: dict[str, Pods]) -> None:
     alice, carol = tenants["alice"], tenants["carol"]
     agent, earlier = carol.agent, all_jobs(carol.testbed, carol)

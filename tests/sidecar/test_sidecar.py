@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -255,13 +256,14 @@ async def test_whose_pods_there_are_is_told_a_sidecar_that_was_started_anew_befo
         assert sidecar.site.introduced == [mine]
         await client.introduce([theirs])
         await client.forget(mine.uid)
+        job_id = await client.submit(pod(), PodContent())
         sidecar.site.introduced.clear()
         await sidecar.stop()
         while (await until(reports, Reachable)).error is None:  # type: ignore[union-attr]
             pass
         await sidecar.start()
         await until(reports, Snapshot)
-        assert sidecar.site.introduced == [theirs]
+        assert sidecar.site.introduced == [theirs, replace(PodIdentity.of(pod()), job_id=job_id)]
 
 
 async def test_a_second_snapshot_arrives_whole(client: SidecarProvider, sidecar: Running) -> None:

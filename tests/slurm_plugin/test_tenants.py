@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -189,6 +190,71 @@ async def test_a_pod_is_edited_by_its_own_users_provider(tenants: Tenants) -> No
     await tenants.both.submit(make_pod(), PodContent())
     await tenants.both.edit(make_pod())
     assert (len(tenants.alice.edits), len(tenants.mallory.edits)) == (1, 0)
+
+
+# --- a namespace given to another user ---
+
+GIVEN_AWAY = replace(ALICES, namespace="theirs", job_id=JobId("1"))
+"""A pod of alice's before the policy gave its namespace to mallory, who has nothing of it."""
+
+
+@pytest.mark.parametrize("pod", [GIVEN_AWAY, replace(GIVEN_AWAY, namespace="elsewhere")], ids=["another's", "nobody's"])
+async def test_a_pod_lives_on_as_the_user_whose_job_it_has(tenants: Tenants, pod: PodIdentity) -> None:
+    tenants.alice.jobs[pod.uid] = said_of_it("1")
+    first = await tenants.begin(pod)
+    assert [(report.job_id, report.stray) for report in first.reports] == [("1", False)]
+    await tenants.both.introduce([replace(pod, job_id=None)])  # as it was when it was submitted
+    assert await tenants.both.submit(pod_in(pod.namespace), PodContent()) == "1"
+    assert not tenants.mallory.submissions
+    assert not tenants.alice.submissions
+    await tenants.both.update(pod.uid, PodContent())
+    await tenants.both.terminate(pod.uid, 5)
+    assert (len(tenants.alice.contents), len(tenants.alice.terminations)) == (1, 1)
+    assert not tenants.mallory.terminations
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        replace(said_of_it("1"), job=None),  # a file that mallory wrote
+        replace(said_of_it("1"), job=None, absent=True),
+        said_of_it("66"),  # a job of mallory's own under the pod's name
+    ],
+    ids=["no job", "absent", "other job"],
+)
+async def test_a_pod_is_not_taken_over_by_whoever_claims_its_job(tenants: Tenants, said: PodReport) -> None:
+    tenants.alice.jobs[ALICES.uid] = said_of_it("1")
+    tenants.mallory.jobs[ALICES.uid] = said
+    first = await tenants.begin(replace(ALICES, job_id=JobId("1")))
+    assert [report.job for report in first.reports] == [said_of_it("1").job]
+    await tenants.both.terminate(ALICES.uid, 5)
+    assert (len(tenants.alice.terminations), len(tenants.mallory.terminations)) == (1, 0)
+
+
+async def test_of_a_pod_that_may_be_its_former_users_nothing_is_concluded(tenants: Tenants) -> None:
+    tenants.alice.trouble = "root: permission denied"
+    tenants.alice.jobs[GIVEN_AWAY.uid] = replace(said_of_it("1"), job=None)
+    tenants.alice.snapshot_allowed.clear()
+    first = await tenants.begin(GIVEN_AWAY)
+    assert [(report.job_id, report.over) for report in first.reports] == [(None, False)]
+    with pytest.raises(SlurmUnavailableError, match="as user alice: root: permission denied"):
+        await tenants.both.submit(pod_in("theirs"), PodContent())
+    tenants.alice.snapshot_allowed.set()
+    second = await tenants.next()  # alice has a directory of it, and Slurm was not asked about the job yet
+    assert isinstance(second, Snapshot)
+    assert [(report.job_id, report.over) for report in second.reports] == [(None, False)]
+    with pytest.raises(SlurmUnavailableError, match="whether user alice has job 1"):
+        await tenants.both.submit(pod_in("theirs"), PodContent())
+    tenants.alice.tell(said_of_it("1"))
+    told = await tenants.next()
+    assert isinstance(told, PodReport)
+    assert told.job_id == "1"
+
+
+async def test_a_pod_whose_job_nobody_has_is_submitted_as_the_policy_says(tenants: Tenants) -> None:
+    assert (await tenants.begin(GIVEN_AWAY)).reports == ()
+    await tenants.both.submit(pod_in("theirs"), PodContent())
+    assert (len(tenants.mallory.submissions), len(tenants.alice.submissions)) == (1, 0)
 
 
 # --- one user's trouble -----------------------------------------------------------------------------------------------
