@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 _RENEW_SECONDS = 10.0
+_RENEW_AGAIN_SECONDS = 2.0
 _STATUS_SECONDS = 10.0
 _HEARTBEAT_SECONDS = 300.0
 _CLUSTER_TIMEOUT_SECONDS = 120.0
@@ -120,8 +121,9 @@ class Registration:
             except KubeError as error:
                 failures += 1
                 log.warning("renewing the lease: %s", error)
-            # A kubelet tries five times at once: 40 s of lease must survive a short outage.
-            pause = 0.5 if 0 < failures <= 5 else _RENEW_SECONDS
+            # 40 s of lease must survive a short outage; after a longer one the controller that calls a node NotReady
+            # may be back within seconds, and must find the lease renewed.
+            pause = _RENEW_SECONDS if not failures else 0.5 if failures <= 5 else _RENEW_AGAIN_SECONDS
             await asyncio.sleep(pause * random.uniform(1.0, 1.04))  # noqa: S311  jitter, not a secret
 
     async def _renew_once(self) -> None:

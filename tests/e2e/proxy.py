@@ -18,6 +18,7 @@ class Proxy:
         self._open = True
         self._writers: set[asyncio.StreamWriter] = set()
         self._pipes: set[_Pipe] = set()
+        self._connections: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
@@ -34,28 +35,33 @@ class Proxy:
         self._started.set()
         self._loop.run_forever()
         server.close()
-        for writer in tuple(self._writers):
-            writer.transport.abort()
-        self._loop.run_until_complete(asyncio.sleep(0.1))  # each connection's own task ends by that
-        for task in asyncio.all_tasks(self._loop):
+        for task in self._connections:
             task.cancel()
-        self._loop.run_until_complete(asyncio.sleep(0.1))
+        self._loop.run_until_complete(asyncio.gather(*self._connections, return_exceptions=True))
+        self._loop.run_until_complete(asyncio.sleep(0))  # what was aborted is closed in the loop's next round
         self._loop.close()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not self._open:
-            writer.transport.abort()
-            return
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = self._loop.create_task(self._connect(reader, writer))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        pair, pipes, copies = {writer}, set[_Pipe](), list[asyncio.Task[None]]()
         target, port = self._target
-        far = asyncio.open_connection(target, port) if port else asyncio.open_unix_connection(target)
-        far_reader, far_writer = await far
-        pair = {writer, far_writer}
-        pipes = {_Pipe(reader, far_writer, self._carry), _Pipe(far_reader, writer, self._carry, answers=True)}
-        self._writers |= pair
-        self._pipes |= pipes
-        copies = [asyncio.create_task(pipe.copy()) for pipe in pipes]
         try:
+            if not self._open:
+                return
+            far = asyncio.open_connection(target, port) if port else asyncio.open_unix_connection(target)
+            far_reader, far_writer = await far
+            pair.add(far_writer)
+            pipes = {_Pipe(reader, far_writer, self._carry), _Pipe(far_reader, writer, self._carry, answers=True)}
+            self._writers |= pair
+            self._pipes |= pipes
+            copies = [asyncio.create_task(pipe.copy()) for pipe in pipes]
             await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
+        except OSError:
+            pass  # nobody listens there: the caller hears it by the end of the connection
         finally:
             for task in copies:
                 task.cancel()
@@ -63,6 +69,7 @@ class Proxy:
             self._pipes -= pipes
             for one in pair:
                 one.transport.abort()
+            await asyncio.gather(*copies, return_exceptions=True)
 
     def _carry(self, count: int) -> None:
         self.carried += count
