@@ -7,6 +7,7 @@ the sidecar's own. The agent is known by its certificate, the sidecar by its own
 import asyncio
 import logging
 import ssl
+from collections.abc import Mapping
 
 import aiohttp
 
@@ -23,6 +24,7 @@ PATH = "/v1/sidecar"
 REPLACED = 4001
 """The WebSocket close code by which a sidecar hears that another one with its name has called."""
 _CONNECT_SECONDS = 15.0
+_NO_WEBSOCKET = 400  # the switchboard's answer to who asks for none, after it has looked at the certificate
 _RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 _REPLACED_SECONDS = 60.0  # two of one name are a mistake; they shall not take the line from each other all the time
 
@@ -49,13 +51,35 @@ async def dial(settings: DialSettings, socket_path: str) -> None:
                 if socket.close_code == REPLACED:
                     why, seconds = "another sidecar has called with this certificate's name", _REPLACED_SECONDS
         except aiohttp.WSServerHandshakeError as error:
-            why = error.headers.get("Slurmlet-Refusal", "") if error.headers else ""
-            why = why or f"it answered {error.status}, which no agent's switchboard does"
+            why = _refusal(error.status, error.headers)
         except (aiohttp.ClientError, TimeoutError, OSError, ConfigurationError) as error:
             why = str(error) or type(error).__name__
         log.warning("no connection to the agent at %s: %s; again in %g s", settings.url, why, seconds)
         await asyncio.sleep(seconds)
         failures += 1
+
+
+async def try_call(settings: DialSettings) -> str:
+    """Say that the agent would take our call. Raises TransportError with the reason if not, ConfigurationError naming a file.
+
+    Its switchboard is asked for no WebSocket: that would take the line from the sidecar that has it.
+    """
+    try:
+        async with (
+            asyncio.timeout(_CONNECT_SECONDS),
+            aiohttp.ClientSession() as session,
+            session.get(settings.url.rstrip("/") + PATH, ssl=_context(settings)) as said,
+        ):
+            if said.status != _NO_WEBSOCKET:
+                raise TransportError(f"the agent at {settings.url}: {_refusal(said.status, said.headers)}")
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise TransportError(f"the agent at {settings.url}: {str(error) or type(error).__name__}") from error
+    return f"the agent at {settings.url} takes calls of this certificate"
+
+
+def _refusal(status: int, headers: Mapping[str, str] | None) -> str:
+    """Say why a switchboard took no call."""
+    return (headers or {}).get("Slurmlet-Refusal") or f"it answered {status}, which no agent's switchboard does"
 
 
 def _context(settings: DialSettings) -> ssl.SSLContext:

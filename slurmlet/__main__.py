@@ -113,10 +113,10 @@ def _render(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    return asyncio.run(_examine(config.load(arguments.config)))
+    return asyncio.run(_examine(config.load_either(arguments.config)))
 
 
-async def _examine(configuration: config.Configuration) -> int:
+async def _examine(configuration: config.Configuration | config.SidecarConfiguration) -> int:
     failed = 0
     async for finding in examine(configuration):
         print(finding, flush=True)
@@ -151,8 +151,10 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--node", metavar="NAME", help="which of several nodes (default: the first)")
     render.set_defaults(run=_render)
 
-    doctor = commands.add_parser("doctor", help="try every connection of an agent and say what to mend")
-    doctor.add_argument("--config", type=Path, required=True, metavar="FILE", help="the agent's configuration file")
+    doctor = commands.add_parser("doctor", help="try every connection of an agent or a sidecar and say what to mend")
+    doctor.add_argument(
+        "--config", type=Path, required=True, metavar="FILE", help="the agent's or the sidecar's configuration file"
+    )
     doctor.set_defaults(run=_doctor)
 
     demonstration = commands.add_parser("demo", help="a real Kubernetes, a real Slurm and a pod, on this machine")

@@ -182,6 +182,16 @@ def load_sidecar(path: Path) -> SidecarConfiguration:
     return _load(path, SidecarConfiguration)
 
 
+def load_either(path: Path) -> Configuration | SidecarConfiguration:
+    """Read an agent's or a sidecar's configuration file, whichever it is, likewise."""
+    documents = read_documents(path)
+    data = documents[0] if documents and isinstance(documents[0], dict) else {}
+    interlink = data.get("interlink")
+    # Both have a section of that name: an agent's says where the plugin is.
+    serves_interlink = isinstance(interlink, dict) and "url" not in interlink
+    return load_sidecar(path) if serves_interlink or data.keys() & {"serve", "dial"} else load(path)
+
+
 def _load(path: Path, kind: type[T]) -> T:
     documents = read_documents(path)
     if len(documents) != 1 or not isinstance(documents[0], dict):

@@ -132,6 +132,9 @@ class InterLinkClient:
             code, answer = await self._ask("POST", "/pinglink", None)
         else:
             code, answer = await self._ask("GET", "/status", [])
+        if code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            token = self._settings.token_file or "none is given: interlink.token_file"
+            raise HostError(f"interLink at {self._settings.url} does not believe our token ({token})")
         if code != 200:
             raise HostError(f"interLink is not well: {_words(code, answer)}")
         try:

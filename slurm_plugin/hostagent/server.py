@@ -5,6 +5,7 @@ hold up reads, and the other way round. The end of the input means that the othe
 started for it is killed, and the agent ends.
 """
 
+import errno
 import os
 import platform
 import pwd
@@ -82,10 +83,20 @@ _FILE_OPERATIONS = {
 }  # type: Dict[str, Callable[[Header, bytes], Answer]]
 
 
-def _error(error: BaseException) -> Header:
-    """Say an error on the line: the system's own words and what they are about."""
+# What the user of a file system can do about it, where the system's own words don't say.
+_REMEDIES = {
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "the Slurm user's quota there is used up: remove files, or have it raised",
+    errno.EROFS: "it is mounted for reading only there",
+}
+
+
+def error_header(error: BaseException) -> Header:
+    """Say an error on the line: the system's own words, what they are about, and what to do."""
     if isinstance(error, OSError):
         words = error.strerror or str(error)
+        if error.errno in _REMEDIES:
+            words = "%s (%s)" % (words, _REMEDIES[error.errno])
         name = error.filename
         return {"kind": protocol.REFUSED, "message": "%s: %s" % (name, words) if name else words}
     if isinstance(error, (ValueError, protocol.ProtocolError)):
@@ -118,7 +129,7 @@ class Server:
         self._processes = Processes(self._send, wake_read, wake_write)
         self._followers = Followers(
             lambda stream, data: self._send({"stream": stream, "event": "data"}, data),
-            lambda stream, error: self._send({"stream": stream, "event": "error", "error": _error(error)}, b""),
+            lambda stream, error: self._send({"stream": stream, "event": "error", "error": error_header(error)}, b""),
         )
 
     def serve(self) -> None:
@@ -218,7 +229,7 @@ class Server:
             result, payload = call()
             self._send({"id": number, "result": result}, payload)
         except Exception as error:
-            self._send({"id": number, "error": _error(error)}, b"")
+            self._send({"id": number, "error": error_header(error)}, b"")
 
     def _send(self, header: Header, payload: bytes) -> None:
         self._write_all(protocol.encode(header, payload))

@@ -9,8 +9,13 @@ import pytest
 import yaml
 
 from slurmlet.demo import agent_configuration
+from testbed.paths import Layout
 
+from .agents import service
+from .sidecars import Sidecar
+from .tenants import BECOME, USERS
 from .testbed import PROJECT_ROOT, Testbed
+from .waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -22,13 +27,13 @@ def configuration(testbed: Testbed, tmp_path: Path) -> dict[str, Any]:
     return agent_configuration(testbed.environment, node="e2e-doctor", port=1, directory=tmp_path)
 
 
-def examine(configuration: dict[str, Any], directory: Path) -> tuple[int, str]:
+def examine(
+    configuration: dict[str, Any], directory: Path, python: tuple[str, ...] = (sys.executable,)
+) -> tuple[int, str]:
     path = directory / "slurmlet.yaml"
     path.write_text(yaml.safe_dump(configuration))
     words = ("-m", "slurmlet", "doctor", "--config", str(path))
-    done = subprocess.run(
-        (sys.executable, *words), cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=200, check=False
-    )
+    done = subprocess.run((*python, *words), cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=200, check=False)
     assert not done.stderr
     return done.returncode, done.stdout
 
@@ -82,3 +87,47 @@ def test_a_sidecar_that_is_away_is_named(configuration: dict[str, Any], tmp_path
     status, said = examine(configuration, tmp_path)
     assert status == 1
     assert "the sidecar at https://127.0.0.1:9" in failing(said)[0]
+
+
+def test_an_interlink_plugin_is_tried(testbed: Testbed, configuration: dict[str, Any], tmp_path: Path) -> None:
+    plugin = Sidecar(testbed, "e2e-doctor-plugin", serves="interlink", slurm={})
+    plugin.start()
+    try:
+        del configuration["slurm"]
+        configuration["interlink"] = {
+            "url": f"unix://{plugin.socket}", "directory": str(tmp_path), "token_file": str(plugin.tokens),
+        }  # fmt: skip
+        wait_until("the plugin to know Slurm", lambda: examine(configuration, tmp_path)[0] == 0)
+        old = tmp_path / "old-token"
+        old.write_text("which it believed once\n")
+        configuration["interlink"]["token_file"] = str(old)
+        status, said = examine(configuration, tmp_path)
+        assert status == 1
+        assert f"does not believe our token ({old})" in failing(said)[0]
+    finally:
+        plugin.kill()
+
+
+def test_a_sidecars_own_file_is_examined_on_the_login_node(testbed: Testbed) -> None:
+    place = Layout.from_environment().share / "doctor"
+    place.mkdir(exist_ok=True)
+    serve = {"unix_socket": str(place / "sidecar.sock"), "token_file": str(place / "tokens")}
+    (place / "tokens").write_text("of-this-test\n")
+    policy = [{"namespaces": [user], "user": user, "partitions": ["cpu"]} for user in USERS]
+    slurm = {"host": {"kind": "local", "prefix": BECOME}, "root": "{home}/.slurmlet/e2e-doctor"}
+    sidecar: dict[str, Any] = {"serve": serve, "slurm": slurm, "policy": policy}
+    python = testbed.inside(*service("root"))
+    status, said = examine(sidecar, place, python)
+    assert (status, failing(said)) == (0, [])
+    for what in (
+        "serve.token_file",
+        *(f"node slurm, user {user}, {part}" for user in USERS for part in ("sbatch", "slurm.root")),
+    ):
+        assert what in said
+    sidecar["serve"] |= {"token_file": str(place / "gone")}
+    sidecar["policy"][1]["user"] = "nobody-here"
+    status, said = examine(sidecar, place, python)
+    assert status == 1
+    tokens, user = failing(said)
+    assert f"{place}/gone" in tokens
+    assert "user nobody-here" in user

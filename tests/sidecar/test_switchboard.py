@@ -11,10 +11,11 @@ import pytest
 
 from sidecar.client import SidecarProvider
 from sidecar.config import ClientSettings, DialSettings
+from sidecar.dialling import try_call
 from sidecar.serving import serve
 from sidecar.switchboard import Switchboard, certificate_names
 from slurm_plugin.cluster import Cluster
-from slurm_plugin.errors import SlurmUnavailableError
+from slurm_plugin.errors import SlurmUnavailableError, TransportError
 from tests.vkubelet.fakes import FakeProvider, cluster
 
 from .calls import Lines, authority, connected
@@ -104,6 +105,22 @@ async def test_a_sidecar_does_not_speak_to_an_agent_of_another_authority(
     async with lines.board(["site-a"]) as board, calling(lines.dial("site-a", believed=theirs), "x"):
         await until_said(caplog, "certificate verify failed")
         assert await is_away(board, "site-a")
+
+
+async def test_whether_a_call_would_be_taken_is_tried_without_taking_the_line(lines: Lines, tmp_path: Path) -> None:
+    with pytest.raises(TransportError, match="the agent at https://127.0.0.1:.*Cannot connect"):
+        await try_call(lines.dial("site-a"))
+    theirs = authority(tmp_path / "theirs", "theirs")
+    async with lines.board(["site-a"]) as board, calling(lines.dial("site-a"), "first"):
+        await connected(board, "site-a")
+        assert "takes calls of this certificate" in await try_call(lines.dial("site-a"))
+        with pytest.raises(TransportError, match="no sidecar is expected whose certificate is for site-x"):
+            await try_call(lines.dial("site-x"))
+        with pytest.raises(TransportError, match="certificate verify failed"):
+            await try_call(lines.dial("site-a", believed=theirs))
+        with pytest.raises(TransportError):
+            await try_call(lines.dial("site-a", by=theirs))
+        assert await who(board, "site-a") == "first"
 
 
 async def test_the_newer_of_two_with_one_name_takes_its_place(lines: Lines, caplog: pytest.LogCaptureFixture) -> None:
