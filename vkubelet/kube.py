@@ -45,8 +45,10 @@ T = TypeVar("T")
 
 _CALL = aiohttp.ClientTimeout(total=30, sock_connect=10)
 _PAGE = 500
-_WATCH_SECONDS = (240, 300)  # the server ends a watch; jittered, lest all watches begin anew at once
-_WATCH_SILENCE_SECONDS = 30  # beyond the server's own end: the connection is dead
+# The server ends a watch, and a dead connection is one that does not end: what a router has forgotten says nothing. So
+# watches are short. One costs the server little when it goes on where the last one was; jittered, lest all begin at once.
+_WATCH_SECONDS = (18, 24)
+_WATCH_SILENCE_SECONDS = 5
 _SHORTEST_WATCH_SECONDS = 1.0
 _RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _RELOAD_SECONDS = 10.0

@@ -29,6 +29,7 @@ _LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 _RENEW_SECONDS = 10.0
 _RENEW_AGAIN_SECONDS = 2.0
 _STATUS_SECONDS = 10.0
+_STATUS_AGAIN_SECONDS = 2.0  # what was said of the node in a control plane's absence is put right soon after it
 _HEARTBEAT_SECONDS = 300.0
 _CLUSTER_TIMEOUT_SECONDS = 120.0
 _RETRY_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0, 7.0)
@@ -116,11 +117,12 @@ class Registration:
         failures = 0
         while True:
             try:
-                await self._renew_once()
+                async with asyncio.timeout(_RENEW_SECONDS):  # a dead connection must not cost the lease
+                    await self._renew_once()
                 failures = 0
-            except KubeError as error:
+            except (KubeError, TimeoutError) as error:
                 failures += 1
-                log.warning("renewing the lease: %s", error)
+                log.warning("renewing the lease: %s", error or "no answer in time")
             # 40 s of lease must survive a short outage; after a longer one the controller that calls a node NotReady
             # may be back within seconds, and must find the lease renewed.
             pause = _RENEW_SECONDS if not failures else 0.5 if failures <= 5 else _RENEW_AGAIN_SECONDS
@@ -144,7 +146,8 @@ class Registration:
                 continue
             except KubeError as error:
                 log.log(logging.WARNING if error.transient else logging.ERROR, "node status: %s", error)
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(_STATUS_AGAIN_SECONDS)
+                continue
             try:
                 async with asyncio.timeout(_STATUS_SECONDS):
                     await self._changed.wait()

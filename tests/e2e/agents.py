@@ -36,7 +36,7 @@ class Agent:
 
     ``user``: whose process it is on the login node. ``identity``: ``account`` is the ServiceAccount of examples/rbac.yaml,
     ``node`` is ``system:node:NAME``, as a kubelet has it. ``node``: whose node it is to be, its own by default.
-    ``environment``: its own, beyond the usual. ``index``: below 50, unique among agents of one test process that run at once; several processes share a testbed.
+    ``ssh_port``, ``api_port``: loopback ports that lead to the login node and to the API server. ``environment``: its own, beyond the usual. ``index``: below 50, unique among agents of one test process that run at once; several processes share a testbed.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Agent:
         settings: dict[str, Any] | None = None,
         log_level: str = "INFO",
         ssh_port: int | None = None,
+        api_port: int | None = None,
         user: str = "alice",
         identity: str = "account",
         node: str | None = None,
@@ -60,6 +61,7 @@ class Agent:
         self.port = Layout.from_environment().port(Port.AGENT, index)
         self.settings = settings or {}
         self._ssh_port = ssh_port
+        self._api_port = api_port
         self._log_level = log_level
         self._user = user
         self._environment = environment or {}
@@ -91,6 +93,11 @@ class Agent:
             configuration["api"]["client_ca_file"] = self.testbed.environment["SLURMLET_TESTBED_KUBELET_CLIENT_CA"]
         else:
             control_plane.write_agent_kubeconfig(kubeconfig, uid=uid, gid=uid)
+        if self._api_port is not None:
+            own = Layout.from_environment().endpoint(Port.API_SERVER)
+            kubeconfig.write_text(
+                kubeconfig.read_text().replace(f"https://{own}", f"https://127.0.0.1:{self._api_port}")
+            )
         configuration["kubernetes"] = {"kubeconfig": str(kubeconfig)}
         configuration["slurm"]["images"] = "{home}/.slurmlet-images"  # each agent's own would cost minutes
         for section, values in self.settings.items():

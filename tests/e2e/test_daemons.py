@@ -16,7 +16,7 @@ import pytest
 from testbed.site.sshd import DAEMON as SSHD
 
 from .agents import Agent
-from .daemons import stopped
+from .daemons import AWAY_SECONDS, stopped
 from .pods import Pods, make_pods
 from .sidecars import Sidecar
 from .testbed import Testbed
@@ -28,6 +28,8 @@ IMAGES = {"images": "{home}/.slurmlet-images"}
 SIDECAR_NODE = "e2e-daemons-sidecar"
 PATIENCE_SECONDS = 120
 RECOVERY_SECONDS = 30
+NODE_MONITOR_GRACE_SECONDS = 50
+"""kube-controller-manager's default, since 1.32."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,11 @@ def wait_all(
 
 
 @contextmanager
-def always_ready(works: dict[str, Work]) -> Iterator[None]:
-    """Look at the nodes each second; fails at the end unless each was Ready whenever the API server could be asked."""
+def always_ready(works: dict[str, Work], *, but: frozenset[str] = frozenset()) -> Iterator[None]:
+    """Look at the nodes each second; fails at the end unless each was Ready whenever the API server could be asked.
+
+    ``but``: what the condition may have said for a while too.
+    """
     nodes = {work.agent.node for work in works.values()}
     testbed = next(iter(works.values())).pods.testbed
     ended, seen = threading.Event(), Counter[tuple[str, str]]()
@@ -147,7 +152,7 @@ def always_ready(works: dict[str, Work]) -> Iterator[None]:
         ended.set()
         looking.join()
     print(f"Ready was seen as {dict(seen)}")
-    assert set(seen) == {(node, "True") for node in nodes}
+    assert {(name, status) for name, status in seen if status not in but} == {(node, "True") for node in nodes}
 
 
 def live_through_an_absence(works: dict[str, Work], what_is_away: Callable[[], None], *daemons: str) -> None:
@@ -202,7 +207,8 @@ def test_accounting_and_the_api_server_away_while_pods_end(works: dict[str, Work
     for work in works.values():
         work.pods.wait_phase("ends", "Running", "Failed", seconds=PATIENCE_SECONDS)
     said = {name: work.agent.log.stat().st_size for name, work in works.items()}
-    with always_ready(works):
+    # A controller that has heard of no lease for so long calls a node Unknown, a kubelet's too, until it is told better.
+    with always_ready(works, but=frozenset({"Unknown"} if AWAY_SECONDS > NODE_MONITOR_GRACE_SECONDS else ())):
         with stopped("slurmdbd", "kube-apiserver"):
             pass
         began = time.monotonic()
@@ -210,7 +216,9 @@ def test_accounting_and_the_api_server_away_while_pods_end(works: dict[str, Work
         wait_all(works, what, lambda work: work.pods.status("ends")["phase"] == "Failed", seconds=RECOVERY_SECONDS)
         print(f"told after {time.monotonic() - began:.1f} s")
         what = "the nodes to be well"
-        wait_all(works, what, lambda work: work.condition("Ready")[0] == work.reachable() == "True")
+        wait_all(
+            works, what, lambda work: work.condition("Ready")[0] == work.reachable() == "True", seconds=RECOVERY_SECONDS
+        )
     # The new API server remembers no change before its own beginning: it answers 410, and all is listed anew.
     for work in works.values():
         work.pods.run("after", "true")
