@@ -67,7 +67,10 @@ def test_every_text_reaches_slurm_as_it_was_or_is_refused(
         with pytest.raises(UnsupportedFieldError):
             render(job)
         return
-    with held(testbed, job) as job_id:
+    with (
+        held(testbed, job),
+        held(testbed, job) as job_id,
+    ):  # the first keeps the second's dependency from being fulfilled
         told = shown(testbed, job_id)
         assert told["name"] == job.name
         assert told["current_working_directory"] == path
@@ -80,9 +83,16 @@ def test_every_text_reaches_slurm_as_it_was_or_is_refused(
             assert found.rstrip("\n").endswith(path)
 
 
+@pytest.fixture(scope="module")
+def elder(testbed: Testbed) -> Iterator[None]:
+    """Another job of this name, which keeps the dependency of those after it from being fulfilled and forgotten."""
+    with held(testbed, JOB):
+        yield
+
+
 @EXAMPLES
 @given(word=WORDS, value=WORDS)
-def test_no_raw_flag_takes_the_protocol_from_a_job(testbed: Testbed, word: str, value: str) -> None:
+def test_no_raw_flag_takes_the_protocol_from_a_job(testbed: Testbed, elder: None, word: str, value: str) -> None:
     for flags in ((word,), ("--comment",), ("--job-name=x", "-J", value), (f"--{word}",), ("--comment", value)):
         done = testbed.run(
             *commands.submit(JOB.directory), stdin=render(replace(JOB, extra_arguments=("--hold", *flags))), check=False
