@@ -21,6 +21,7 @@ from testbed import __main__ as testbed_command
 from testbed import processes
 from testbed.errors import TestbedError
 from testbed.kubernetes.account import Kubectl
+from testbed.locking import locked
 from testbed.paths import Layout
 from testbed.ports import Port
 from testbed.progress import say, step
@@ -128,10 +129,19 @@ def _follow_pod(kubectl: Kubectl) -> str:
 
 
 def start() -> int:
-    """Bring everything up, run the example and say what to try next. May be repeated at once. Returns the exit status."""
+    """Bring everything up, run the example and say what to try next. Returns the exit status.
+
+    May be repeated at once, and beside another one: the second waits until the first has shown its pod.
+    """
     layout = Layout.from_environment()
     if status := testbed_command.main(["up"]):
         return status
+    with locked(layout.lock.with_suffix(".demo")):
+        return _show(layout)
+
+
+def _show(layout: Layout) -> int:
+    """Run the example on the testbed that is up, as `start` says."""
     environment = testbed_environment(layout)
     kubectl = Kubectl(layout.bin / "kubectl", Path(environment["KUBECONFIG"]))
     try:
