@@ -54,7 +54,7 @@ def served(testbed: Testbed) -> Iterator[Agent]:
 
 @pytest.fixture(scope="module")
 def pods(testbed: Testbed, served: Agent) -> Iterator[Pods]:
-    """The module's pods, all started at once: ``busy`` and ``web`` compute, ``talker`` talks, ``twice`` fails once."""
+    """The module's pods, all started at once: ``busy`` and ``web`` compute, ``talker`` talks."""
     run_testbed("up", "--only", METRICS_SERVER, quiet=False)
     for pods in make_pods(testbed, served):
         template = manifest("unused", served, "sh", "-c", "while true; do :; done")["spec"] | placed(served)
@@ -73,13 +73,7 @@ def pods(testbed: Testbed, served: Agent) -> Iterator[Pods]:
         busy = manifest("busy", served, "sh", "-c", "sleep 600 & while true; do :; done")
         busy["spec"]["containers"].append(busy["spec"]["containers"][0] | {"name": "idle", "command": ["sleep", "600"]})
         busy["spec"]["containers"][1]["readinessProbe"] = {"exec": {"command": ["true"]}, "periodSeconds": 1}
-        twice = manifest("twice", served, "sh", "-c", "test -e /d/again || { echo first; touch /d/again; exit 3; }; echo second; sleep 600")  # fmt: skip
-        twice["spec"]["restartPolicy"] = "OnFailure"
-        twice["spec"]["volumes"] = [{"name": "d", "emptyDir": {}}]
-        twice["spec"]["containers"][0]["volumeMounts"] = [{"name": "d", "mountPath": "/d"}]
-        init = {"name": "early", "image": "busybox:1.36", "command": ["sh", "-c", "echo prepared; echo oops >&2"]}
-        twice["spec"]["initContainers"] = [init]
-        pods.apply(web, busy, twice, manifest("talker", served, "sh", "-c", TALKER))
+        pods.apply(web, busy, manifest("talker", served, "sh", "-c", TALKER))
         pods.kubectl("autoscale", "deployment", "web", "--min=1", "--max=2", "--cpu=50%")
         yield pods
 
@@ -295,18 +289,6 @@ def test_an_autoscaler_scales_by_what_pods_use(pods: Pods) -> None:
 # --- logs -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.checklist(9, 45)
-def test_logs_of_init_restarted_and_running_containers(pods: Pods) -> None:
-    pods.wait("twice", "to run again", lambda s: s["containerStatuses"][0].get("restartCount") == 1 and "running" in s["containerStatuses"][0]["state"])  # fmt: skip
-    assert set(pods.kubectl("logs", "twice", "--container=early").split()) == {"prepared", "oops"}
-    assert pods.kubectl("logs", "twice", "--previous") == "first\n"
-    wait_until("its second line", lambda: pods.kubectl("logs", "twice") == "second\n")
-    with pytest.raises(AssertionError, match="previous terminated container .* not found"):
-        pods.kubectl("logs", "talker", "--previous")
-    with pytest.raises(AssertionError, match="container nobody is not valid for pod"):
-        pods.kubectl("logs", "talker", "--container=nobody")
-
-
 def test_the_port_refuses_logs_in_the_kubelets_words(
     served: Agent, pods: Pods, tokens: dict[str, str], testbed: Testbed
 ) -> None:
@@ -333,6 +315,11 @@ def test_a_followed_log_goes_on_across_rotation_and_ends_with_its_container(pods
     assert text.count("x") == 48 * 65536
     assert text.endswith("end\n")
     pods.wait_phase("rotated", "Succeeded")
+    # Who asks later gets the newest file, as from a kubelet: as much as it may hold, and to the end.
+    rest = pods.kubectl("logs", "rotated")
+    assert text.endswith(rest)
+    assert 0 < len(rest) < 1024 * 1024
+    assert pods.kubectl("logs", "rotated", "--tail=3").splitlines() == text.splitlines()[-3:]
 
 
 def readers(log: str) -> int:

@@ -237,18 +237,6 @@ def _live(testbed: Testbed, jobs: list[str]) -> list[str]:
     ).stdout.split()
 
 
-def test_logs_can_be_followed_cut_and_dated(pods: Pods) -> None:
-    pods.run("talker", "sh", "-c", "for i in 1 2 3 4 5; do echo line $i; sleep 0.5; done")
-    pods.wait_phase("talker", "Running", "Succeeded")
-    assert pods.kubectl("logs", "--follow", "talker").splitlines() == [f"line {n}" for n in range(1, 6)]
-    assert pods.kubectl("logs", "--tail=2", "talker").splitlines() == ["line 4", "line 5"]
-    assert pods.kubectl("logs", "--limit-bytes=4", "talker") == "line"
-    dated = pods.kubectl("logs", "--timestamps", "talker").splitlines()
-    assert all(line.split(" ", 1)[0].endswith("Z") for line in dated)
-    assert pods.kubectl("logs", "--since=1h", "talker").count("line") == 5
-    assert pods.kubectl("logs", "--since-time=2100-01-01T00:00:00Z", "talker") == ""
-
-
 def test_29_a_recreated_pod_of_the_same_name_is_another_pod(pods: Pods) -> None:
     pods.run("again", "sh", "-c", "echo first")
     pods.wait_phase("again", "Succeeded")
