@@ -104,6 +104,15 @@ def filed(testbed: Testbed, address: str, tmp_path_factory: pytest.TempPathFacto
     testbed.kubectl("delete", "node", agent.node, "--ignore-not-found")
 
 
+@pytest.fixture(scope="module")
+def here(testbed: Testbed, filed: tuple[Agent, Path]) -> Iterator[Pods]:
+    """A pod ``here`` of the agent with a ServiceAccount."""
+    with contextlib.contextmanager(make_pods)(testbed, filed[0]) as pods:
+        pods.run("here", "sh", "-c", "while :; do :; done")
+        pods.wait_phase("here", "Running")
+        yield pods
+
+
 # --- certificates -----------------------------------------------------------------------------------------------------
 
 
@@ -216,13 +225,10 @@ def test_a_certificate_of_an_unknown_ca_is_nobody_and_disturbs_nobody(
 
 
 @pytest.mark.checklist(53)
-def test_the_api_servers_proxy_reaches_what_a_kubelet_shows(testbed: Testbed, filed: tuple[Agent, Path]) -> None:
-    agent, _ = filed
-    for pods in make_pods(testbed, agent):
-        pods.run("here", "sleep", "600")
-        pods.wait_phase("here", "Running")
-        for path in ("pods", "runningpods/"):
-            wait_until(f"it in {path}", lambda path=path: '"name":"here"' in proxied(agent, path).replace(": ", ":"))  # type: ignore[misc]
+def test_the_api_servers_proxy_reaches_what_a_kubelet_shows(here: Pods) -> None:
+    agent = here.agent
+    for path in ("pods", "runningpods/"):
+        wait_until(f"it in {path}", lambda path=path: '"name":"here"' in proxied(agent, path).replace(": ", ":"))  # type: ignore[misc]
     assert proxied(agent, "healthz") == "ok"
     assert json.loads(proxied(agent, "configz"))["kubeletconfig"]["port"] == agent.port
     assert json.loads(proxied(agent, "stats/summary"))["node"]["nodeName"] == agent.node
@@ -257,23 +263,24 @@ def test_usage_is_told_for_each_running_container(served: Agent, pods: Pods, tok
     )
 
 
+def top(testbed: Testbed, *words: str) -> list[list[str]]:
+    """The words of each row, none while metrics-server knows nothing of it."""
+    done = testbed.run("kubectl", "top", *words, "--no-headers", check=False)
+    return [row.split() for row in done.stdout.splitlines()]
+
+
 @pytest.mark.checklist(52)
-def test_kubectl_top_shows_pods_and_node(testbed: Testbed, served: Agent, pods: Pods) -> None:
+def test_kubectl_top_shows_pods_and_node(testbed: Testbed, pods: Pods, here: Pods) -> None:
     pods.wait_phase("busy", "Running")
-
-    def top() -> list[str]:
-        done = testbed.run("kubectl", "top", "pod", "busy", f"--namespace={pods.namespace}", "--containers", "--no-headers", check=False)  # fmt: skip
-        return done.stdout.splitlines()
-
-    rows = {row.split()[1]: row.split() for row in wait_until("pods at the top", top, seconds=120)}
-    assert set(rows) == {"main", "idle"}
-    assert int(rows["main"][2].removesuffix("m")) > 50
-    node = wait_until(
-        "the node at the top",
-        lambda: testbed.run("kubectl", "top", "node", served.node, "--no-headers", check=False).stdout.split(),
-        seconds=60,
-    )
-    assert int(node[1].removesuffix("m")) > 50
+    for place, name in ((pods, "busy"), (here, "here")):
+        words = ("pod", name, f"--namespace={place.namespace}", "--containers")
+        found = wait_until("pods at the top", lambda words=words: top(testbed, *words), seconds=120)  # type: ignore[misc]
+        rows = {row[1]: row for row in found}
+        assert set(rows) == ({"main", "idle"} if name == "busy" else {"main"})
+        assert int(rows["main"][2].removesuffix("m")) > 50
+        words = ("node", place.agent.node)
+        (node,) = wait_until("the node at the top", lambda words=words: top(testbed, *words), seconds=60)  # type: ignore[misc]
+        assert int(node[1].removesuffix("m")) > 50
 
 
 @pytest.mark.checklist(52)

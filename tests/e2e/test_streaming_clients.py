@@ -23,9 +23,11 @@ from .testbed import Testbed
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
-@pytest.fixture(scope="module")
-def place(testbed: Testbed, local_agent: Agent) -> Iterator[Place]:
-    with contextlib.contextmanager(make_pods)(testbed, local_agent) as pods:
+@pytest.fixture(scope="module", params=["ssh_agent", "local_agent"])
+def place(testbed: Testbed, request: pytest.FixtureRequest) -> Iterator[Place]:
+    """Behind each of the identities that an agent may have."""
+    agent: Agent = request.getfixturevalue(request.param)
+    with contextlib.contextmanager(make_pods)(testbed, agent) as pods:
         made = Place(testbed, pods.agent, pods.namespace)
         made.start()
         yield made
