@@ -29,11 +29,12 @@ MIB = 1024 * 1024
 LARGE = 100 * MIB
 TRANSPORTS = {"websocket": "true", "spdy": "false"}
 FILES = 50
-# Serves small files by their number, and a large one.
+# Serves small files by their number, and a large one; at another port it gives back what it gets.
 SERVER = f"""
 mkdir /tmp/www && cd /tmp/www || exit
 for n in $(seq 0 {FILES - 1}); do seq $n 4000 > $n; done
 dd if=/dev/urandom of=large bs=1M count={LARGE // MIB} 2>/dev/null
+nc -ll -p $ECHO -e cat &
 echo ready
 exec httpd -f -p 127.0.0.1:$PORT -h /tmp/www
 """
@@ -56,11 +57,14 @@ class Place(Pods):
     def __init__(self, testbed: Testbed, agent: Agent, namespace: str) -> None:
         super().__init__(testbed, agent, namespace)
         self.websockets = agent.settings.get("api", {}).get("websockets", True)
-        self.files = unused_port()
+        self.files, self.echo = unused_port(), unused_port()
 
     def start(self) -> None:
         main = manifest("main", self.agent, "sh", "-c", SERVER)
-        main["spec"]["containers"][0]["env"] = [{"name": "PORT", "value": str(self.files)}]
+        main["spec"]["containers"][0]["env"] = [
+            {"name": "PORT", "value": str(self.files)},
+            {"name": "ECHO", "value": str(self.echo)},
+        ]
         readers = [manifest(f"reader-{transport}", self.agent, "sh", "-c", READER) for transport in TRANSPORTS]
         for reader in readers:
             reader["spec"]["containers"][0] |= {"stdin": True, "stdinOnce": True}
