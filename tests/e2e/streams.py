@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import termios
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -118,6 +119,15 @@ class Place(Pods):
         authorized = {"Authorization": f"Bearer {self.token}"}
         return dial(self.agent.port, path, version=version, reads=reads, tls=unverified(), headers=authorized)
 
+    def processes(self, pod: str = "main") -> list[int]:
+        """The processes of a pod's runner, of its helper step and of that step's srun, on this machine."""
+        found, end = [], f"/{(self.get(pod) or {})['metadata']['uid']}".encode()
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if any(word.endswith(end) for word in (process / "cmdline").read_bytes().split(b"\0")):
+                    found.append(int(process.name))
+        return found
+
     @contextlib.contextmanager
     def forwarded(self, transport: str, port: int) -> Iterator[tuple[int, Callable[[], str]]]:
         """A port of ``main`` here: which, and what kubectl has said."""
@@ -133,6 +143,20 @@ class Place(Pods):
             found = wait_until("port-forward", lambda: re.search(r"127\.0\.0\.1:(\d+)", said()), seconds=SECONDS)
             assert found is not None
             yield int(found.group(1)), said
+
+
+def rss(pid: int) -> int:
+    """Bytes of memory that a process takes."""
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found.group(1)) * 1024
+
+
+def steady(*pids: int) -> bool:
+    """Whether processes take in two seconds no more memory than before."""
+    first = {pid: rss(pid) for pid in pids}
+    time.sleep(2)
+    return all(abs(rss(pid) - first[pid]) < MIB for pid in pids)
 
 
 def unused_port() -> int:

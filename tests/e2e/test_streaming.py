@@ -8,13 +8,12 @@ the kubelet contract's checklist; other clients are in ``test_streaming_clients`
 import contextlib
 import hashlib
 import json
-import re
 import secrets
 import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ import pytest
 
 from .agents import Agent, running
 from .pods import make_pods, placed
-from .streams import FILES, LARGE, MIB, SECONDS, TRANSPORTS, Place, Terminal, process
+from .streams import FILES, LARGE, MIB, SECONDS, TRANSPORTS, Place, Terminal, process, rss, steady
 from .testbed import Testbed
 from .waiting import wait_until
 
@@ -217,25 +216,12 @@ def test_a_port_where_nobody_listens_leaves_a_clear_error(place: Place, transpor
         assert "refused" in said()
 
 
-def rss(agent: Agent) -> int:
-    """Bytes of memory that the agent takes."""
-    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{agent.pid}/status").read_text())
-    assert found is not None
-    return int(found.group(1)) * 1024
-
-
-def _steady(measure: Callable[[], int]) -> bool:
-    first = measure()
-    time.sleep(2)
-    return abs(measure() - first) < MIB
-
-
 @pytest.mark.checklist(46)
 def test_twenty_commands_run_at_once_while_clients_are_stuck_and_memory_stays_bounded(
     place: Place, transport: str
 ) -> None:
     place.over(transport, "exec", "main", "--", "true")
-    before = rss(place.agent)
+    before = rss(place.agent.pid)
     output = place.argv("exec", "main", "--", "dd", "if=/dev/zero", "bs=1M", "count=100")
     with (
         process(output, place.environment(transport), stdout=subprocess.PIPE) as deaf,
@@ -249,8 +235,8 @@ def test_twenty_commands_run_at_once_while_clients_are_stuck_and_memory_stays_bo
             return (done.returncode, done.stdout) == (number, b"%d\n" % number)
 
         assert all(executor.map(one, range(20)))
-        wait_until("memory to settle", lambda: _steady(lambda: rss(place.agent)), seconds=SECONDS, every=1)
-        assert rss(place.agent) - before < 64 * MIB
+        wait_until("memory to settle", lambda: steady(place.agent.pid), seconds=SECONDS, every=1)
+        assert rss(place.agent.pid) - before < 64 * MIB
 
 
 @pytest.mark.checklist(12)

@@ -5,6 +5,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.vkubelet.api.streaming.spdyclient import SpdyClient, request
 from tests.vkubelet.api.streaming.test_hostile import MALFORMED
+from vkubelet.api.streaming import spdy
 from vkubelet.credentials import load_access
 
 from .agents import Agent
 from .pods import make_pods
-from .streams import FILES, SECONDS, Place
+from .streams import FILES, MIB, SECONDS, Place, rss, steady, unverified
 from .testbed import Testbed
+from .waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -201,3 +205,65 @@ async def test_the_agents_own_port_closes_on_malformed_frames_with_a_line_in_its
         client.writer.write(MALFORMED[what])
         await client.gone.wait()
     assert b"connection closed: " in place.agent.log.read_bytes()[begun:]
+
+
+# --- many who are stuck -----------------------------------------------------------------------------------------------
+
+STUCK = 21
+# Of each stream a window waits in a process, another one is on its way to the client, and TLS holds some of that.
+STUCK_BYTES = STUCK * 3 * MIB + 16 * MIB
+
+
+async def open_blindly(client: SpdyClient, *streams: dict[str, str]) -> None:
+    for number, headers in enumerate(streams):
+        await client.send(spdy.SynStream(1 + 2 * number, headers))
+
+
+async def stuck_command(place: Place, stack: contextlib.AsyncExitStack) -> None:
+    words = f"/exec/{place.namespace}/main/main?command=cat&command=/dev/zero&output=1"
+    client = await stack.enter_async_context(place.dial(words, reads=False))
+    await open_blindly(client, {"streamtype": "error"}, {"streamtype": "stdout"})
+
+
+async def stuck_port(place: Place, stack: contextlib.AsyncExitStack) -> None:
+    words = f"/portForward/{place.namespace}/main"
+    client = await stack.enter_async_context(place.dial(words, version="portforward.k8s.io", reads=False))
+    named = {"port": str(place.files), "requestid": "0"}
+    await open_blindly(client, named | {"streamtype": "error"}, named | {"streamtype": "data"})
+    await client.send(spdy.Data(3, b"GET /large HTTP/1.0\r\n\r\n"))
+
+
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+
+
+async def stuck_follower(place: Place, stack: contextlib.AsyncExitStack) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", place.agent.port, ssl=unverified(), limit=1024)
+    stack.push_async_callback(hang_up, writer)
+    path = f"/containerLogs/{place.namespace}/chatty/main?follow=true"
+    writer.write(request(path, {"Authorization": f"Bearer {place.token}"}, method="GET"))
+    assert b" 200 " in await reader.readline()
+
+
+@pytest.mark.checklist(45, 46, 50)
+async def test_clients_that_read_nothing_take_bounded_memory_and_stop_nobody(place: Place) -> None:
+    """Endless output of commands, 100 MB from a port and a log of 40 MiB wait for those who take nothing of them."""
+    chatty = "i=0; while [ $i -lt 160 ]; do i=$((i+1)); head -c 262144 /dev/zero | tr '\\0' x | fold -w 1023; sleep 0.1; done"
+    place.run("chatty", "sh", "-c", f"{chatty}; echo; sleep 600")
+    place.wait_phase("chatty", "Running", seconds=SECONDS)
+    place.over("spdy", "exec", "main", "--", "true")  # the helper step is there
+    before = {pid: rss(pid) for pid in (place.agent.pid, *place.processes("main"), *place.processes("chatty"))}
+    assert len(before) >= 4, "the agent, two runners and a helper"
+    async with asyncio.timeout(SECONDS), contextlib.AsyncExitStack() as stack:
+        for stuck in (stuck_command, stuck_port, stuck_follower) * (STUCK // 3):
+            await stuck(place, stack)
+        begun = time.monotonic()
+        done = await asyncio.to_thread(place.over, "spdy", "exec", "main", "--", "echo", "quick")
+        print(f"another's command took {time.monotonic() - begun:.2f} s")
+        assert (done.returncode, done.stdout) == (0, b"quick\n")
+        await asyncio.to_thread(wait_until, "memory to settle", lambda: steady(*before), seconds=SECONDS, every=0.1)
+        grown = {pid: (rss(pid) - was) / MIB for pid, was in before.items()}
+        print("MiB grown by:", {pid: round(value, 1) for pid, value in grown.items()})
+        assert max(grown.values()) * MIB < STUCK_BYTES
