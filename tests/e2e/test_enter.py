@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -35,6 +36,7 @@ IDLE_SECONDS = 3
 ODD = "'quotes\" $(id) `id` \\ and\nlines é"
 SERVER = "echo ready; while :; do nc -l -p 18765 -e cat; done"
 MEBIBYTE = 1 << 20
+OF_A_STEP = {"REQUEST_HET_JOB_ALLOC_INFO", "REQUEST_JOB_STEP_CREATE", "REQUEST_STEP_COMPLETE"}
 
 
 @dataclass
@@ -66,6 +68,11 @@ class Entered:
             except OSError:
                 continue  # it has ended
         return found
+
+    def requests(self) -> dict[str, int]:
+        """How often slurmctld was asked what srun asks it for a step, by the name of the request: by anybody."""
+        counts = re.findall(r"^\s+(\w+)\s+\(\s*\d+\)\s+count:(\d+)", self.testbed.run("sdiag").stdout, re.MULTILINE)
+        return {name: int(count) for name, count in counts if name in OF_A_STEP}
 
     def running_steps(self) -> str:
         return self.testbed.run("squeue", "-h", "-s", "-j", self.job_id, "-o", "%j").stdout
@@ -163,14 +170,19 @@ async def test_the_first_exec_starts_a_step_and_the_others_use_it(entered: Enter
     assert len(steps) == 1
 
 
-async def test_two_hundred_commands_are_one_step_and_leave_nothing_open(entered: Entered) -> None:
+async def test_two_hundred_commands_are_one_step_ask_slurm_nothing_and_leave_nothing_open(entered: Entered) -> None:
     await entered.outcome("true")
     steps, before = entered.steps(), entered.open_files()
+    asked = entered.requests()
+    assert asked["REQUEST_JOB_STEP_CREATE"] >= 1
     assert len(before) >= 2, before
     for _ in range(10):
         assert {code for code, _, _ in await asyncio.gather(*(entered.outcome("true") for _ in range(20)))} == {0}
     assert entered.steps() == steps
     assert len(steps) == 1
+    more = {name: count - asked.get(name, 0) for name, count in entered.requests().items()}
+    print("asked of slurmctld meanwhile:", more)
+    assert max(more.values()) < 20, "tests that run beside this one start a few steps"
     await asyncio.to_thread(wait_until, "the files of before", lambda: entered.open_files() == before, seconds=20)
 
 
@@ -280,6 +292,7 @@ async def test_closing_the_provider_leaves_no_step(testbed: Testbed) -> None:
         testbed.run("scancel", pod.job_id, check=False)
 
 
+@pytest.mark.checklist(45, 51)
 async def test_debug_adds_a_container_to_the_running_job(pods: Pods) -> None:
     pods.run("web", "sh", "-c", "echo hello > /tmp/x; sleep 600")
     pods.wait_phase("web", "Running")

@@ -76,6 +76,12 @@ def pods(testbed: Testbed, served: Agent) -> Iterator[Pods]:
         pods.apply(web, busy, manifest("talker", served, "sh", "-c", TALKER))
         pods.kubectl("autoscale", "deployment", "web", "--min=1", "--max=2", "--cpu=50%")
         yield pods
+        end(pods)
+
+
+def end(pods: Pods) -> None:
+    """End the jobs while their agent lives: those that compute would take a CPU each from the tests that follow."""
+    pods.kubectl("delete", "deployments,pods", "--all", "--grace-period=1", "--timeout=60s")
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +117,7 @@ def here(testbed: Testbed, filed: tuple[Agent, Path]) -> Iterator[Pods]:
         pods.run("here", "sh", "-c", "while :; do :; done")
         pods.wait_phase("here", "Running")
         yield pods
+        end(pods)
 
 
 # --- certificates -----------------------------------------------------------------------------------------------------
