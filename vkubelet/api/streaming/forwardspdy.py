@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from .portforward import Connect, forward
 from .spdyserver import SpdyConnection, SpdyStream
+from .together import stop
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +41,8 @@ class Forwarder:
     async def _take(self, stream: SpdyStream, group: asyncio.TaskGroup) -> None:
         kind, port = stream.headers.get("streamtype", ""), _port(stream.headers.get("port", ""))
         if kind not in {"data", "error"} or port is None:
-            log.warning(
-                "%s: a stream of type %r to port %r", self._what, kind[:50], stream.headers.get("port", "")[:50]
-            )
-            await stream.reset()
+            named = stream.headers.get("port", "")[:50]
+            await self._connection.reject(stream, f"a stream of type {kind[:50]!r} to port {named!r}")
             return
         request = stream.headers.get("requestid") or _guessed_request(stream, kind)
         half = self._halves.pop((request, "error" if kind == "data" else "data"), None)
@@ -58,15 +57,22 @@ class Forwarder:
         self, request: str, kind: str, stream: SpdyStream, port: int, group: asyncio.TaskGroup
     ) -> None:
         if (request, kind) in self._halves:
-            log.warning("%s: a second %s stream of request %r", self._what, kind, request[:50])
-            await stream.reset()
+            await self._connection.reject(stream, f"a second {kind} stream of request {request[:50]!r}")
             return
         expiry = group.create_task(self._expire(request, kind), name=f"other half of {request[:20]}")
         self._halves[request, kind] = _Half(stream, port, expiry)
 
     async def _expire(self, request: str, kind: str) -> None:
-        await asyncio.sleep(self._pair_seconds)
-        half = self._halves.pop((request, kind))
+        half = self._halves[request, kind]
+        try:
+            async with asyncio.timeout(self._pair_seconds):
+                await half.stream.gone.wait()
+        except TimeoutError:
+            await self._give_up(self._halves.pop((request, kind)), request, kind)
+        else:
+            del self._halves[request, kind]
+
+    async def _give_up(self, half: _Half, request: str, kind: str) -> None:
         log.warning("%s: only the %s stream of request %r came", self._what, kind, request[:50])
         try:
             if kind == "error":
@@ -76,11 +82,18 @@ class Forwarder:
             log.debug("%s: %s", self._what, error)
 
     async def _forward(self, port: int, data: SpdyStream, error: SpdyStream) -> None:
+        forwarding = asyncio.create_task(
+            forward(self._connect, port, data, error, what=self._what), name=f"port {port} of {self._what}"
+        )
+        gone = asyncio.create_task(data.gone.wait(), name="client's reset")
         try:
-            await forward(self._connect, port, data, error, what=self._what)
+            await asyncio.wait((forwarding, gone), return_when=asyncio.FIRST_COMPLETED)
+            if forwarding.done():
+                forwarding.result()
         except ConnectionError as failure:
             log.debug("%s: port %d: %s", self._what, port, failure)
         finally:
+            await stop(forwarding, gone)
             # Whatever half is still open: nobody is there any more.
             await _quietly_reset(data)
             await _quietly_reset(error)

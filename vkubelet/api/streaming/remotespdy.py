@@ -1,13 +1,10 @@
 """The streams of exec and attach over SPDY: the client opens one per purpose, in any order."""
 
 import asyncio
-import logging
 
 from .negotiation import EXEC_VERSIONS
 from .remotecommand import Streams, Wanted
 from .spdyserver import SpdyConnection, SpdyStream
-
-log = logging.getLogger(__name__)
 
 _RESIZING = EXEC_VERSIONS[:2]
 
@@ -26,8 +23,7 @@ async def accept_streams(connection: SpdyConnection, wanted: Wanted, version: st
             if kind in kinds and kind not in found:
                 found[kind] = stream
             else:
-                log.warning("unexpected stream of type %r", kind[:50])
-                await stream.reset()
+                await connection.reject(stream, f"unexpected stream of type {kind[:50]!r}")
     return Streams(
         version=version,
         error=found["error"],

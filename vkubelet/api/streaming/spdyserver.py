@@ -21,12 +21,13 @@ _LINGER_SECONDS = 5.0
 
 
 class SpdyStream:
-    """A stream that the client opened. Its two halves end each for itself."""
+    """A stream that the client opened. Its two halves end each for itself; ``gone`` is set if both are cut off at once."""
 
     def __init__(self, number: int, headers: dict[str, str], connection: "SpdyConnection", room: Room) -> None:
         self.number = number
         self.headers = headers
         self.inbox = Inbox(room)
+        self.gone = asyncio.Event()
         self._connection = connection
         self._closed = False
 
@@ -65,6 +66,7 @@ class SpdyStream:
         """Take notice that neither half goes on."""
         self._closed = True
         self.inbox.break_off(why)
+        self.gone.set()
 
 
 class SpdyConnection:
@@ -80,12 +82,19 @@ class SpdyConnection:
         self._encoder = spdy.FrameEncoder()
         self._streams: dict[int, SpdyStream] = {}
         self._last = 0
+        self._useless = 0
         self._opened: asyncio.Queue[SpdyStream] = asyncio.Queue()
         self._parting = False
 
     async def accept(self) -> SpdyStream:
         """Wait for the next stream."""
         return await self._opened.get()
+
+    async def reject(self, stream: SpdyStream, why: str) -> None:
+        """Reset a stream that makes no sense. A client that goes on opening such ones is left."""
+        self._useless += 1
+        log.warning("%s: %s", self._who, why)
+        await stream.reset()
 
     async def serve(self, work: Callable[[], Awaitable[None]]) -> None:
         """Read the connection while ``work`` runs, then part; ``work`` is cancelled when the client goes or errs."""
@@ -193,6 +202,8 @@ class SpdyConnection:
             return
         if max(len(self._streams), self._opened.qsize()) >= self._limits.streams:
             raise spdy.SpdyError(f"more than {self._limits.streams} streams open at once")
+        if self._useless >= self._limits.useless:
+            raise spdy.SpdyError(f"more than {self._limits.useless} streams that make no sense")
         stream = SpdyStream(frame.stream, dict(frame.headers), self, self._room)
         self._streams[frame.stream] = stream
         if frame.last:

@@ -139,6 +139,7 @@ class LocalPods:
     """Every pod's every container is this machine. ``inside`` counts who is in one now, ``argvs`` what was run.
 
     ``failing``: what a call raises that should not: ``exec``, ``read``, ``write``, ``wait``; ``connect`` of port 1.
+    Port 2 never answers; who waits for it counts as inside.
     """
 
     def __init__(self) -> None:
@@ -171,6 +172,12 @@ class LocalPods:
     async def connect(self, uid: PodUid, port: int) -> AsyncIterator[PodConnection]:
         if port == 1:
             raise_if_any(self.failing, "connect")
+        if port == 2:
+            self.inside += 1
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.inside -= 1
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError as error:

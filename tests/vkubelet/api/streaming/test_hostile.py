@@ -140,6 +140,41 @@ async def test_streams_that_a_command_has_no_use_for_are_reset(server, caplog):
     assert any("unexpected stream" in line for line in warnings(caplog))
 
 
+NONSENSE = {EXEC: {"streamtype": "video"}, FORWARD: {"streamtype": "data", "port": "0"}}
+
+
+async def flood(client: SpdyClient, headers: dict[str, str], *, begin: int) -> None:
+    """Open streams, as fast as the other side takes notice, until the connection is closed."""
+    with contextlib.suppress(ConnectionError):
+        for number in range(begin, 10_000):
+            await client.send(spdy.SynStream(1 + 2 * number, headers))
+            await asyncio.sleep(0.001 if number % 20 == 0 else 0)
+            if client.gone.is_set():
+                break
+    async with asyncio.timeout(60):
+        await client.gone.wait()
+
+
+@BOTH
+async def test_ten_thousand_streams_without_sense_close_the_connection_and_are_few_lines_in_the_log(
+    server, caplog, path, version
+):
+    async with dial(port(server), path, version=version) as client:
+        await flood(client, NONSENSE[path], begin=0)
+    assert any("connection closed: more than 32 streams that make no sense" in line for line in warnings(caplog))
+    assert len(warnings(caplog)) < 64
+
+
+async def test_ten_thousand_streams_beside_a_command_close_the_connection_and_are_logged(server, caplog, local):
+    async with dial(port(server), SLEEP) as client:
+        for kind in ("error", "stdin", "stdout", "stderr"):
+            await client.open(streamtype=kind)
+        await eventually(lambda: local.inside)
+        await flood(client, {"streamtype": "stdin"}, begin=4)
+    assert [line for line in warnings(caplog) if "more than 1024 streams open at once" in line]
+    assert len(warnings(caplog)) == 1
+
+
 async def test_a_command_whose_streams_do_not_come_is_given_up(server, caplog, local):
     async with dial(port(server), EXEC) as client:
         await client.open(streamtype="error")

@@ -166,6 +166,34 @@ async def test_ten_thousand_streams_close_the_connection_and_are_logged(server, 
     assert any("more than 1024 streams" in line for line in caplog.messages)
 
 
+async def test_halves_of_pairs_that_the_client_takes_back_leave_nothing(server, port):
+    before = len(asyncio.all_tasks())
+    async with dialed(server) as client:
+        for number in range(3000):
+            headers = {"streamtype": "error", "port": "80", "requestid": str(number)}
+            await client.send(spdy.SynStream(1 + 2 * number, headers))
+            await client.send(spdy.Reset(1 + 2 * number, spdy.CANCEL))
+            await asyncio.sleep(0.001 if number % 20 == 0 else 0)
+        headers = {"port": str(port), "requestid": "x"}
+        await client.send(spdy.SynStream(6001, headers | {"streamtype": "error"}))
+        await client.send(spdy.SynStream(6003, headers | {"streamtype": "data"}))
+        await client.send(spdy.Data(6003, b"hello", last=True))
+        async with asyncio.timeout(60):
+            while not (6003 in client.streams and client.streams[6003].ended.is_set()):
+                await client.news()
+        assert client.streams[6003].received == b"hello"
+        await eventually(lambda: len(asyncio.all_tasks()) < before + 50, seconds=10)
+
+
+async def test_a_connection_that_is_not_made_yet_ends_when_the_client_takes_it_back(server, local):
+    async with dialed(server) as client:
+        _, data = await pair(client, 2, "0")
+        await eventually(lambda: local.inside == 1)
+        await client.send(spdy.Reset(data.number, spdy.CANCEL))
+        await eventually(lambda: local.inside == 0)
+        assert not client.gone.is_set()
+
+
 # --- WebSocket ---
 
 
