@@ -31,9 +31,13 @@ async def accept(
     context: Callable[[], ssl.SSLContext],
     protocol: Callable[[], asyncio.BaseProtocol],
     *,
-    handshake_seconds: float,
+    patience_seconds: float,
+    asked: Callable[[asyncio.BaseTransport], bool],
 ) -> None:
-    """Give each connection a protocol once it speaks TLS, until cancelled; closes the port."""
+    """Give each connection a protocol once it speaks TLS, until cancelled; closes the port.
+
+    Who does not speak TLS in time is left, and so is who then has not ``asked`` anything in as much time.
+    """
     loop = asyncio.get_running_loop()
     with listening:
         async with asyncio.TaskGroup() as group:
@@ -45,14 +49,24 @@ async def accept(
                     await asyncio.sleep(_SHORTAGE_SECONDS)
                     continue
                 greeting = loop.connect_accepted_socket(
-                    protocol, connection, ssl=context(), ssl_handshake_timeout=handshake_seconds
+                    protocol, connection, ssl=context(), ssl_handshake_timeout=patience_seconds
                 )
-                group.create_task(_greet(greeting, str(peer[0])), name=f"TLS of {peer[0]}")
+                group.create_task(_greet(greeting, str(peer[0]), patience_seconds, asked), name=f"TLS of {peer[0]}")
 
 
-async def _greet(greeting: Coroutine[Any, Any, object], peer: str) -> None:
-    """Shake hands; who does not in time is left."""
+async def _greet(
+    greeting: Coroutine[Any, Any, tuple[asyncio.Transport, object]],
+    peer: str,
+    patience_seconds: float,
+    asked: Callable[[asyncio.BaseTransport], bool],
+) -> None:
+    """Shake hands, and see that a request follows."""
     try:
-        await greeting
+        transport, _ = await greeting
     except OSError as error:
         log.info("%s: connection closed, no TLS: %s", peer, error)
+        return
+    await asyncio.sleep(patience_seconds)
+    if not (asked(transport) or transport.is_closing()):
+        log.info("%s: connection closed, no whole request within %.0f s", peer, patience_seconds)
+        transport.abort()

@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
+from weakref import WeakSet
 
 from aiohttp import web
 
@@ -27,6 +28,9 @@ _RETRY_SECONDS = 5.0
 _REQUEST_SECONDS = 30.0
 # Logs and commands that are followed don't hold up the end of the agent.
 _SHUTDOWN_SECONDS = 1.0
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Certificates(Protocol):
@@ -97,11 +101,13 @@ class Server:
         port: int,
         request_seconds: float = _REQUEST_SECONDS,
     ) -> None:
+        self._asked: WeakSet[asyncio.BaseTransport] = WeakSet()
+        application.middlewares.insert(0, self._take_notice)
         self._runner = web.AppRunner(
             application,
             handler_cancellation=True,
             access_log=None,
-            keepalive_timeout=request_seconds,
+            keepalive_timeout=request_seconds + 1,  # who never asked is left before, with a line in the log
             shutdown_timeout=_SHUTDOWN_SECONDS,
         )
         self._certificates = certificates
@@ -152,10 +158,21 @@ class Server:
             ) from error
         assert self._runner.server is not None  # noqa: S101  it is set up
         connections = accept(
-            listening, lambda: self._context, self._runner.server, handshake_seconds=self._request_seconds
+            listening,
+            lambda: self._context,
+            self._runner.server,
+            patience_seconds=self._request_seconds,
+            asked=self._asked.__contains__,
         )
         group.create_task(connections, name="connections")
         log.info("kubelet API on %s:%d", self._host, self._port)
+
+    @web.middleware
+    async def _take_notice(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Remember that something was asked on a connection."""
+        if request.transport is not None:
+            self._asked.add(request.transport)
+        return await handler(request)
 
     async def _keep_authority(self) -> None:
         while True:

@@ -169,6 +169,7 @@ async def test_who_does_not_speak_tls_is_left_and_logged(place, caplog):
 async def test_who_takes_for_ever_to_say_what_they_want_is_left(place, caplog):
     caplog.set_level(logging.INFO)
     async with serving(place, request_seconds=0.3), asyncio.timeout(60):
+        caplog.clear()
         silent, writer = await asyncio.open_connection("127.0.0.1", place.port)  # and never shakes hands
         assert await silent.read() == b""
         writer.close()
@@ -186,4 +187,18 @@ async def test_who_takes_for_ever_to_say_what_they_want_is_left(place, caplog):
         assert await slow.read() == b""
         dripping.cancel()
         writer.close()
+        await logged(caplog, "connection closed, no whole request")
         assert await place.ask() == ("first", "nobody")
+
+
+async def test_who_has_asked_something_may_take_time_for_the_next(place, caplog):
+    caplog.set_level(logging.INFO)
+    async with serving(place, request_seconds=0.3), asyncio.timeout(60):
+        context = ssl.create_default_context(cadata=place.authority.pem)
+        reader, writer = await asyncio.open_connection("127.0.0.1", place.port, ssl=context)
+        for _ in range(2):
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await reader.readuntil(b"nobody")).startswith(b"HTTP/1.1 200 OK")
+            await asyncio.sleep(0.6)
+        writer.transport.abort()
+    assert not any("no whole request" in message for message in caplog.messages)
