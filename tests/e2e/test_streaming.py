@@ -102,14 +102,35 @@ def large() -> bytes:
     return secrets.token_bytes(LARGE)
 
 
+# No backslash: kubectl takes it for a slash.
+NAMES = ["plain", " a space", "-dash", "quotes'\"", "ümlaut ☃", "$(id)", "new\nline", "x" * 200]
+
+
+def tree_of(root: Path) -> dict[str, bytes | None]:
+    """The files below a directory and what is in them, None for a directory; without symbolic links."""
+    found = (path for path in root.rglob("*") if not path.is_symlink())
+    return {str(path.relative_to(root)): path.read_bytes() if path.is_file() else None for path in found}
+
+
 @pytest.mark.checklist(49)
-def test_files_are_copied_both_ways(place: Place, transport: str, tmp_path: Path) -> None:
-    (tmp_path / "there").write_bytes(data := secrets.token_bytes(MIB))
-    there = place.over(transport, "cp", str(tmp_path / "there"), f"main:/tmp/{transport}")
+def test_a_tree_is_copied_both_ways(place: Place, transport: str, tmp_path: Path) -> None:
+    tree, back, inside = tmp_path / "there", tmp_path / "back", f"/tmp/{transport}"
+    (tree / "empty directory").mkdir(parents=True)
+    (tree / "deep" / "down").mkdir(parents=True)
+    (tree / "deep" / "down" / "large").write_bytes(secrets.token_bytes(MIB))
+    for number, name in enumerate(NAMES):
+        (tree / name).write_bytes(b"%d" % number * number)
+    (tree / "link").symlink_to("deep/down/large")
+    (tree / "dangling").symlink_to("/nowhere")
+    there = place.over(transport, "cp", str(tree), f"main:{inside}")
     assert there.returncode == 0, there.stderr
-    back = place.over(transport, "cp", f"main:/tmp/{transport}", str(tmp_path / "back"))
-    assert back.returncode == 0, back.stderr
-    assert (tmp_path / "back").read_bytes() == data
+    look = f"readlink {inside}/link; readlink {inside}/dangling; cat {inside}/link"
+    said = place.over(transport, "exec", "main", "--", "sh", "-c", look)
+    assert said.stdout == b"deep/down/large\n/nowhere\n" + (tree / "link").read_bytes()
+    done = place.over(transport, "cp", f"main:{inside}", str(back))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(b"skipping symlink") == 2, "as kubectl does, lest they lead out of the directory"
+    assert tree_of(back) == tree_of(tree)
 
 
 @pytest.mark.checklist(46)
