@@ -89,3 +89,19 @@ def namespace_depth(pid: int) -> int:
     except OSError:
         return 0
     return 1
+
+
+class Remembered:
+    """A process that took a look at all of /proc to find, for as long as it lives and has not lost its number."""
+
+    def __init__(self) -> None:
+        self._pid = 0
+        self._since = 0
+
+    def keep(self, pid: int) -> None:
+        """Remember this one."""
+        self._pid, self._since = pid, started_at(pid)
+
+    def living(self) -> int:
+        """Return its PID; 0 if there is none any more."""
+        return self._pid if self._since and started_at(self._pid) == self._since else 0

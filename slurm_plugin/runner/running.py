@@ -10,7 +10,7 @@ from .gate import Gate
 from .join import JoinError, open_inside
 from .logs import Lines, LogFile, Pump, Tail
 from .process import Launch, send, start
-from .proctree import session
+from .proctree import Remembered, session
 from .ranks import RankStep
 from .runtimes import Setting
 from .shared import Shared
@@ -56,6 +56,7 @@ class RunningContainer:
         self._gate: Optional[Gate] = None
         self._device_directory = -1
         self._ooms = shared.ooms.so_far()
+        self._main = Remembered()
 
     def start(self) -> None:
         """Start it. StartError: it never ran. InexpressibleError: the runtime can't do what it asks for. OSError: not now."""
@@ -222,8 +223,14 @@ class RunningContainer:
             wait = min(wait * 2, _LOOK_SECONDS_MOST)
 
     def main_pid(self) -> int:
-        """Return the container's own first process, as the node knows it."""
-        pid: int = self._shared.runtime.main_process(self.root) if self.root else 0
+        """Return the container's own first process, as the node knows it. Probes and commands ask often."""
+        known = self._main.living()
+        if known:
+            return known
+        root = self.root
+        pid: int = self._shared.runtime.main_process(root) if root else 0
+        if self.executed and pid not in (0, root):
+            self._main.keep(pid)
         return pid
 
     def signal(self, number: int) -> None:
