@@ -90,6 +90,13 @@ def test_a_command_has_its_outputs_its_exit_code_and_an_end_of_its_input(place: 
 
 
 @pytest.mark.checklist(46)
+def test_a_command_may_be_a_long_script(place: Place, transport: str) -> None:
+    script = f"echo {'x' * 100_000}; exit 3"
+    done = place.over(transport, "exec", "main", "--", "sh", "-c", script)
+    assert (done.returncode, len(done.stdout)) == (3, 100_001), done.stderr
+
+
+@pytest.mark.checklist(46)
 def test_a_hundred_megabytes_go_in_and_out_unchanged(place: Place, transport: str, large: bytes) -> None:
     data = large if place.websockets else large[: 5 * MIB]
     done = place.over(transport, "exec", "-i", "main", "--", "cat", stdin=data)

@@ -4,6 +4,7 @@ Source: ``pkg/kubelet/server/server.go`` (``getContainerLogs``), ``pkg/kubelet/k
 (``validateContainerLogStatus``) and ``ValidatePodLogOptions`` of Kubernetes 1.36.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,7 @@ from slurm_plugin.contract import LogOptions
 
 from ..podcache import CachedPod
 
+_INTEGER = re.compile("[+-]?[0-9]{1,19}")
 _STREAMS = ("All", "Stdout", "Stderr")
 
 
@@ -27,7 +29,7 @@ def log_options(query: Mapping[str, str], *, now: float) -> LogOptions:
     """Read the parameters; ``now`` is seconds since the epoch. Raises LogsRefusedError: 400 or 422."""
     try:
         tail = query.get("tailLines") if query.get("tail") in {None, "", "all"} else query["tail"]
-        tail_lines = None if tail is None or query.get("tail") == "all" else int(tail)
+        tail_lines = None if tail is None or query.get("tail") == "all" else _int64(tail)
         limit_bytes = _integer(query, "limitBytes")
         since_seconds = _integer(query, "sinceSeconds")
         since_time = _time(query.get("sinceTime"))
@@ -56,7 +58,14 @@ def log_options(query: Mapping[str, str], *, now: float) -> LogOptions:
 
 
 def _integer(query: Mapping[str, str], name: str) -> int | None:
-    return int(query[name]) if query.get(name) else None
+    return _int64(query[name]) if query.get(name) else None
+
+
+def _int64(text: str) -> int:
+    """Read a number as Go's ``strconv.ParseInt`` does; Python's own would take more. Raises ValueError."""
+    if not _INTEGER.fullmatch(text) or not -(1 << 63) <= (value := int(text)) < 1 << 63:
+        raise ValueError(f"no int64: {text[:50]!r}")
+    return value
 
 
 def _time(text: str | None) -> float | None:

@@ -26,6 +26,9 @@ _FILE_SECONDS = 10.0
 _RETRY_SECONDS = 5.0
 # Until a connection speaks TLS, until its first request is whole, and between two.
 _REQUEST_SECONDS = 30.0
+# net/http's DefaultMaxHeaderBytes, which a kubelet has: the command of an exec is in the query.
+_LONGEST_HEAD = 1 << 20
+_LONGEST_FIELD = 64 << 10
 # Logs and commands that are followed don't hold up the end of the agent.
 _SHUTDOWN_SECONDS = 1.0
 
@@ -109,6 +112,8 @@ class Server:
             access_log=None,
             keepalive_timeout=request_seconds + 1,  # who never asked is left before, with a line in the log
             shutdown_timeout=_SHUTDOWN_SECONDS,
+            max_line_size=_LONGEST_HEAD,
+            max_field_size=_LONGEST_FIELD,
         )
         self._certificates = certificates
         self._authority = authority

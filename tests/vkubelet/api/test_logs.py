@@ -33,6 +33,10 @@ def test_parameters_are_read_as_a_kubelet_reads_them():
     ("query", "status"),
     [
         ({"tailLines": "x"}, 400),
+        ({"tailLines": "1_0"}, 400),
+        ({"tailLines": "٣"}, 400),
+        ({"sinceSeconds": "9" * 400}, 400),
+        ({"limitBytes": str(1 << 63)}, 400),
         ({"sinceTime": "yesterday"}, 400),
         ({"sinceTime": "2023-11-14T22:13:20"}, 400),
         ({"tailLines": "-1"}, 422),

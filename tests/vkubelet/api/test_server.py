@@ -202,3 +202,14 @@ async def test_who_has_asked_something_may_take_time_for_the_next(place, caplog)
             await asyncio.sleep(0.6)
         writer.transport.abort()
     assert not any("no whole request" in message for message in caplog.messages)
+
+
+async def test_a_request_may_be_as_long_as_a_kubelet_takes_it(place):
+    """A command is in the query: a script of many lines makes a long one."""
+    async with serving(place), asyncio.timeout(60):
+        context = ssl.create_default_context(cadata=place.authority.pem)
+        for size, status in ((500_000, b"200 OK"), (2_000_000, b"400 Bad Request")):
+            reader, writer = await asyncio.open_connection("127.0.0.1", place.port, ssl=context)
+            writer.write(b"GET /?command=%s HTTP/1.1\r\nHost: x\r\n\r\n" % (b"x" * size))
+            assert status in await reader.readline()
+            writer.transport.abort()
