@@ -68,7 +68,9 @@ class KubeletApi:
             if identity is None:
                 identity = await self._authenticator.identify(request.headers.get("Authorization"))
             if identity is None:
-                return web.Response(status=401, text="Unauthorized")
+                response = web.Response(status=401, text="Unauthorized")
+                response.force_close()  # nobody keeps a connection whom nobody knows
+                return response
             allowed = await self._authorizer.allows(identity, access)
         except KubeError as error:
             log.warning("can't check a request to %s: %s", request.path, error)

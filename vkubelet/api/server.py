@@ -6,7 +6,6 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
-from weakref import WeakSet
 
 from aiohttp import web
 
@@ -15,7 +14,7 @@ from slurm_plugin.errors import ConfigurationError
 from ..errors import ForbiddenError, KubeError, NotFoundError
 from ..kube import Kube
 from ..metrics import CERTIFICATE_EXPIRY
-from .listening import accept, listen
+from .listening import Strangers, accept, listen, most_strangers
 from .serving import Chain, expiry
 
 log = logging.getLogger(__name__)
@@ -103,8 +102,9 @@ class Server:
         host: str,
         port: int,
         request_seconds: float = _REQUEST_SECONDS,
+        strangers: int | None = None,
     ) -> None:
-        self._asked: WeakSet[asyncio.BaseTransport] = WeakSet()
+        self._strangers = Strangers(request_seconds, strangers or most_strangers())
         application.middlewares.insert(0, self._take_notice)
         self._runner = web.AppRunner(
             application,
@@ -119,7 +119,6 @@ class Server:
         self._authority = authority
         self._host = host
         self._port = port
-        self._request_seconds = request_seconds
         self._chain: Chain | None = None
         self._context: ssl.SSLContext  # there as soon as the chain is
         self._client_ca = ""
@@ -162,21 +161,15 @@ class Server:
                 f"api.port: can't listen on {self._host}:{self._port}: {error.strerror}"
             ) from error
         assert self._runner.server is not None  # noqa: S101  it is set up
-        connections = accept(
-            listening,
-            lambda: self._context,
-            self._runner.server,
-            patience_seconds=self._request_seconds,
-            asked=self._asked.__contains__,
-        )
+        connections = accept(listening, lambda: self._context, self._runner.server, self._strangers)
         group.create_task(connections, name="connections")
         log.info("kubelet API on %s:%d", self._host, self._port)
 
     @web.middleware
     async def _take_notice(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Remember that something was asked on a connection."""
+        """Tell that something was asked on a connection."""
         if request.transport is not None:
-            self._asked.add(request.transport)
+            self._strangers.asked(request.transport)
         return await handler(request)
 
     async def _keep_authority(self) -> None:

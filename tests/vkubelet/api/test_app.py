@@ -60,7 +60,8 @@ async def client(provider: FakeProvider) -> AsyncIterator[TestClient]:
 
 @pytest.mark.parametrize("path", ["/healthz", LOGS, "/", "/exec/default/p/main", "/no/such/path"])
 async def test_every_path_is_closed_to_strangers_and_to_those_without_the_right(client, path):
-    assert (await client.get(path)).status == 401
+    answer = await client.get(path)
+    assert (answer.status, answer.headers["Connection"]) == (401, "close")
     assert (await client.get(path, headers={"Authorization": "Bearer bad"})).status == 401
     answer = await client.get(path, headers={"Authorization": "Bearer poor"})
     assert answer.status == 403

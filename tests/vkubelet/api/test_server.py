@@ -38,7 +38,7 @@ class Place:
         self.authority.issue(self.serving, "first")
         self.client_ca.write_text(self.clients.pem)
 
-    def server(self, request_seconds: float = 30) -> Server:
+    def server(self, request_seconds: float = 30, strangers: int | None = None) -> Server:
         application = web.Application()
         application.router.add_get("/", self._who)
         files = CertificateFiles(certificate_file=self.serving, key_file=self.serving)
@@ -49,6 +49,7 @@ class Place:
             host="127.0.0.1",
             port=self.port,
             request_seconds=request_seconds,
+            strangers=strangers,
         )
 
     async def _who(self, request: web.Request) -> web.Response:
@@ -90,8 +91,8 @@ def place(tmp_path: Path) -> Place:
 
 
 @asynccontextmanager
-async def serving(place: Place, request_seconds: float = 30) -> AsyncIterator[None]:
-    running = asyncio.create_task(place.server(request_seconds).run())
+async def serving(place: Place, request_seconds: float = 30, strangers: int | None = None) -> AsyncIterator[None]:
+    running = asyncio.create_task(place.server(request_seconds, strangers).run())
     try:
         await place.until(("first", "nobody"))
         yield
@@ -213,3 +214,19 @@ async def test_a_request_may_be_as_long_as_a_kubelet_takes_it(place):
             writer.write(b"GET /?command=%s HTTP/1.1\r\nHost: x\r\n\r\n" % (b"x" * size))
             assert status in await reader.readline()
             writer.transport.abort()
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["silent", "after the handshake"])
+async def test_of_many_who_ask_nothing_the_oldest_is_left_for_the_next(place, caplog, tls):
+    context = ssl.create_default_context(cadata=place.authority.pem) if tls else None
+    async with serving(place, strangers=10), asyncio.timeout(60):
+        caplog.clear()
+        opened = [await asyncio.open_connection("127.0.0.1", place.port, ssl=context) for _ in range(30)]
+        for reader, _ in opened[:20]:
+            with suppress(ConnectionError):
+                assert await reader.read() == b""
+        assert await place.ask() == ("first", "nobody")
+        assert not opened[-1][0].at_eof()
+        for _, writer in opened:
+            writer.transport.abort()
+    assert len([message for message in caplog.messages if "the oldest are closed" in message]) == 1
