@@ -11,9 +11,9 @@ from ...errors import SlurmUnavailableError, UnparsableOutputError
 from ...job import JobId, JobKey, JobState, JobStatus
 from ...queueing import WaitingJob
 from ..command import Timeouts
+from ..directives import options
 from . import failures, reading, submission
 from .connection import Connection, Query
-from .directives import options
 from .failures import Answer
 from .queue import MOST_SINGLE, Queue
 

@@ -5,20 +5,15 @@ slurmctld's job description, and numbers that may be unset are ``{"set": true, "
 is a refusal that names it: nothing is silently dropped.
 """
 
-import re
 from collections.abc import Callable, Mapping
-from signal import Signals
 from typing import Any
 
 from ...errors import SubmissionRejectedError
+from .. import jobvalues
 
 OLD_DIALECT = 38
 # ``shared`` took the place of ``exclusive``; v0.0.40 and v0.0.41 have both.
 _SHARED_SINCE = 40
-# slurmctld takes a job without a name for one of every name where a dependency is ``singleton``.
-_UNNAMED = "sbatch"
-# What sbatch --export=NONE does: the job's shell gets the environment that its user has on the compute node.
-_ENVIRONMENT = {"SLURM_GET_USER_ENV": "1", "PATH": "/usr/local/bin:/usr/bin:/bin"}
 
 _TEXTS = {
     "account": "account", "array": "array", "chdir": "current_working_directory", "comment": "comment",
@@ -38,11 +33,6 @@ _TRUE = {
     "reboot": "reboot",
 }
 
-_MIB = re.compile(r"([0-9]+)([KMGT]?)B?", re.ASCII | re.IGNORECASE)
-_KIB = {"K": 1, "M": 1024, "G": 1024**2, "T": 1024**3}
-_DURATION = re.compile(r"(?:(?P<days>[0-9]+)-)?(?P<numbers>[0-9]+(?::[0-9]{1,2}){0,2})", re.ASCII)
-_SIGNAL = re.compile(r"(?P<batch>B:)?(?P<name>[A-Z0-9]+)(?:@(?P<seconds>[0-9]+))?", re.ASCII)
-
 Fields = dict[str, Any]
 
 
@@ -52,22 +42,15 @@ def request(options: Mapping[str, str], script: str, *, directory: str, version:
     Raises SubmissionRejectedError for an option that slurmrestd has no field for, or a value it can't carry.
     """
     dialect = _old if version <= OLD_DIALECT else _new
-    job: Fields = {"name": _UNNAMED, "current_working_directory": directory}
+    job: Fields = {"name": jobvalues.UNNAMED, "current_working_directory": directory}
     for name, value in options.items():
         if name == "chdir":
             continue  # the caller's word counts, as that of sbatch's command line does
         job |= _field(name, value, dialect, version)
-    environment = _ENVIRONMENT | _said_by_sbatch(options) | {"SLURM_SUBMIT_DIR": directory}
+    environment = jobvalues.environment(options, directory)
     words = [f"{name}={value}" for name, value in environment.items()]
     job["environment"] = environment if version <= OLD_DIALECT else words
     return {"script": script, "job": job}
-
-
-def _said_by_sbatch(options: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that sbatch itself puts into a job's environment; srun in the job goes by them."""
-    names = {"cpus-per-task": ("SLURM_CPUS_PER_TASK",), "ntasks": ("SLURM_NTASKS", "SLURM_NPROCS")}
-    names |= {"ntasks-per-node": ("SLURM_NTASKS_PER_NODE",)}
-    return {name: options[option] for option, into in names.items() if option in options for name in into}
 
 
 def _field(name: str, value: str, dialect: Callable[[str, str, int], Fields | None], version: int) -> Fields:
@@ -104,11 +87,11 @@ def _new(name: str, value: str, version: int) -> Fields | None:
     if name in _LISTS:
         return {_LISTS[name]: value.split(",")}
     if name in _MEMORY:
-        return {_MEMORY[name]: _set(_mib(value))}
+        return {_MEMORY[name]: _set(jobvalues.mib(value))}
     if name == "time":
-        return {"time_limit": _set(_minutes(value))}
+        return {"time_limit": _set(jobvalues.minutes(value))}
     if name == "tmp":
-        return {"temporary_disk_per_node": _mib(value)}
+        return {"temporary_disk_per_node": jobvalues.mib(value)}
     if name in _TRES:
         return {_TRES[name]: _tres(value if name == "gres" else f"gpu:{value}")}
     if name == "open-mode":
@@ -125,9 +108,9 @@ def _old(name: str, value: str, _version: int) -> Fields | None:
     if name in _LISTS:
         return {_LISTS[name]: value.split(",")}
     if name in _MEMORY:
-        return {_MEMORY[name]: _mib(value)}
+        return {_MEMORY[name]: jobvalues.mib(value)}
     if name == "time":
-        return {"time_limit": _minutes(value)}
+        return {"time_limit": jobvalues.minutes(value)}
     if name == "gres":
         return {"gres": value}
     if name == "open-mode":
@@ -135,32 +118,11 @@ def _old(name: str, value: str, _version: int) -> Fields | None:
     if name == "exclusive":
         return {"exclusive": value or "true"}
     # It knows no warning of the batch script alone, and no other process of a pod's job would know what to do with one.
-    return {} if name == "signal" and _signal(value)["batch"] else None
+    return {} if name == "signal" and jobvalues.warning(value).batch else None
 
 
 def _set(number: int) -> Fields:
     return {"set": True, "infinite": False, "number": number}
-
-
-def _mib(text: str) -> int:
-    match = _MIB.fullmatch(text)
-    if match is None:
-        raise ValueError("not a size")
-    kib = int(match[1]) * _KIB[match[2].upper() or "M"]
-    return -(-kib // 1024)
-
-
-def _minutes(text: str) -> int:
-    """Read sbatch's forms of a time: minutes, minutes:seconds, hours:minutes:seconds, and the same after days."""
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        raise ValueError("not a time")
-    numbers = [int(number) for number in match["numbers"].split(":")]
-    if match["days"] is not None:
-        hours, minutes, seconds = [*numbers, 0, 0][:3]
-        return int(match["days"]) * 1440 + hours * 60 + minutes + (seconds > 0)
-    hours, minutes, seconds = {1: [0, *numbers, 0], 2: [0, *numbers], 3: numbers}[len(numbers)]
-    return hours * 60 + minutes + (seconds > 0)
 
 
 def _tres(gres: str) -> str:
@@ -171,18 +133,11 @@ def _sharing(value: str) -> str:
     return {"": "none", "true": "none"}.get(value, value)
 
 
-def _signal(value: str) -> re.Match[str]:
-    match = _SIGNAL.fullmatch(value)
-    if match is None or not (match["name"].isdigit() or f"SIG{match['name']}" in Signals.__members__):
-        raise ValueError("not a signal")
-    return match
-
-
 def _warning(value: str) -> Fields:
-    match = _signal(value)
-    fields: Fields = {"kill_warning_signal": match["name"]}
-    if match["seconds"]:
-        fields["kill_warning_delay"] = _set(int(match["seconds"]))
-    if match["batch"]:
+    notice = jobvalues.warning(value)
+    fields: Fields = {"kill_warning_signal": notice.name}
+    if notice.seconds:
+        fields["kill_warning_delay"] = _set(notice.seconds)
+    if notice.batch:
         fields["kill_warning_flags"] = ["BATCH_JOB"]
     return fields

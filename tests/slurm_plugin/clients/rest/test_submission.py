@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm_plugin.clients.rest.directives import options
+from slurm_plugin.clients.directives import options
 from slurm_plugin.clients.rest.submission import request
 from slurm_plugin.errors import SubmissionRejectedError
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurm_plugin.clients.rest.directives import options
+from slurm_plugin.clients.directives import options
 from slurm_plugin.errors import SubmissionRejectedError
 from slurm_plugin.render import sbatch_value
 

@@ -1,14 +1,14 @@
 """The ``#SBATCH`` lines of a batch script → options. Pure.
 
-slurmrestd does not read them: it takes a job's properties as JSON and the script as an opaque text. So the one form of a
-job that ``render`` makes is read here, by sbatch's own rules (``sbatch.1``; ``src/sbatch/opt.c``): the lines up to the
+Only sbatch reads them: slurmrestd and Slurm's library take a job's properties as such, and the script as an opaque text. So
+the one form of a job that ``render`` makes is read here, by sbatch's own rules (``sbatch.1``; ``src/sbatch/opt.c``): the lines up to the
 first command count, all of them are one list of arguments, double quotes take a backslash as "the next character as it
 is", and of an option given twice the last counts.
 """
 
 from collections.abc import Iterator, Mapping
 
-from ...errors import SubmissionRejectedError
+from ..errors import SubmissionRejectedError
 
 _MARK = "#SBATCH"
 _SHORT = {
@@ -45,7 +45,7 @@ def _option(word: str) -> tuple[str, bool, str]:
         return name, bool(equals), value
     if word.startswith("-") and word[1:2] in _SHORT:
         return _SHORT[word[1]], False, word[2:]
-    raise SubmissionRejectedError(f"{word!r} in the script is not an option that slurmrestd can be given")
+    raise SubmissionRejectedError(f"{word!r} in the script is not an option that can be given without sbatch")
 
 
 def _words(script: str) -> Iterator[str]:
