@@ -42,7 +42,7 @@ check: $(STAMP)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
-	@$(BIN)/vermin --no-tips -q -t=3.6- --violations slurm_plugin/runner slurm_plugin/hostagent slurm_plugin/jobdir.py
+	@$(BIN)/vermin --no-tips -q -t=3.6- --violations slurm_plugin/runner slurm_plugin/hostagent slurm_plugin/jobdir.py slurm_plugin/clients/pyslurm/child.py
 	@$(BIN)/python -m pytest -q -n $(AT_ONCE) --dist worksteal -m "not e2e" --ignore=tests/e2e --junitxml=build/tests/unit.xml tests
 
 unit: $(STAMP)

@@ -110,7 +110,19 @@ class RestClientSettings(Settings):
         return None if self.token_file is None else _replace(self.token_file, user=user)
 
 
-ClientSettings = Annotated[CommandClientSettings | RestClientSettings, Field(discriminator="kind")]
+class PyslurmClientSettings(Settings):
+    """Slurm is spoken to by its own library, on the host. ``python``: one there that can import pyslurm.
+
+    None is the agent's own Python on this machine, and /usr/bin/python3 on another.
+    """
+
+    kind: Literal["pyslurm"]
+    python: AbsolutePath | None = None
+
+
+ClientSettings = Annotated[
+    CommandClientSettings | RestClientSettings | PyslurmClientSettings, Field(discriminator="kind")
+]
 
 
 class SlurmSettings(Settings):

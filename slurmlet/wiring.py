@@ -2,10 +2,13 @@
 
 import os
 import pwd
+import sys
 
 from slurm_plugin import archive
 from slurm_plugin.clients.base import SlurmClient
 from slurm_plugin.clients.command import CommandClient, Timeouts
+from slurm_plugin.clients.pyslurm.client import PyslurmClient
+from slurm_plugin.clients.pyslurm.library import Library
 from slurm_plugin.clients.rest.client import RestClient
 from slurm_plugin.clients.rest.connection import Address, Connection
 from slurm_plugin.clients.rest.tokens import HostTokens, NoTokens, TokenFile, Tokens
@@ -14,6 +17,7 @@ from slurm_plugin.config import (
     CommandClientSettings,
     JumpSettings,
     LocalHostSettings,
+    PyslurmClientSettings,
     RestClientSettings,
     SiteSettings,
     SSHHostSettings,
@@ -72,6 +76,9 @@ def _client(settings: SiteSettings, host: Host, user: str) -> SlurmClient:
     chosen = settings.slurm.client
     if isinstance(chosen, CommandClientSettings):
         return CommandClient(host, user=user, timeouts=timeouts, submissions=submissions)
+    if isinstance(chosen, PyslurmClientSettings):
+        own = sys.executable if isinstance(settings.slurm.host, LocalHostSettings) else "/usr/bin/python3"
+        return PyslurmClient(Library(host, python=chosen.python or own), timeouts=timeouts)
     connection = Connection(Address(chosen.url, chosen.ca_file), _tokens(chosen, host, user), user=user)
     return RestClient(connection, user=user, timeouts=timeouts, submissions=submissions)
 

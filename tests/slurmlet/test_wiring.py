@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from slurm_plugin.clients.pyslurm.client import PyslurmClient
 from slurm_plugin.config import SiteSettings, SSHHostSettings
 from slurm_plugin.hosts.ssh import PYTHONS
 from slurmlet import wiring
@@ -40,3 +41,11 @@ def test_each_slurm_user_has_a_key_of_its_own_on_every_machine() -> None:
     assert ssh.key_for("bob") == ("/keys/bob", "/certificates/bob.pub")
     assert (outer.key_files, outer.certificate_file) == (("/keys/bob",), "/certificates/bob.pub")
     assert (inner.key_files, inner.certificate_file) == (("/gate/bob",), None)
+
+
+def test_slurms_library_is_asked_where_the_configuration_says_so() -> None:
+    slurm = {"host": {"kind": "local"}, "client": {"kind": "pyslurm"}}
+    settings = SiteSettings.model_validate({"slurm": slurm})
+    host, user = wiring._host(settings, None)
+
+    assert isinstance(wiring._client(settings, host, user), PyslurmClient)
