@@ -120,19 +120,25 @@ class Sidecar:
     async def _submit(self, request: web.Request) -> web.Response:
         asked = await _body(request, wire.Submit)
         job_id = await whole(self._provider.submit(asked.pod, asked.content))
+        metadata = asked.pod.metadata
+        what = {"namespace": metadata.namespace, "pod": metadata.name, "uid": metadata.uid, "job_id": job_id}
+        log.info("submitted", extra=what)
         return answer(200, encode(wire.Submitted(job_id), wire.Submitted))
 
     async def _forget(self, request: web.Request) -> web.Response:
         uid = _uid(request)
         await whole(self._provider.forget(uid))
         self._feed.forget(uid)
+        log.info("forgotten", extra={"uid": uid})
         return answer(200, {})
 
     async def _terminate(self, request: web.Request) -> web.Response:
         asked = await _body(request, wire.Terminate)
         if asked.grace_seconds < 0:
             raise ValueError("grace_seconds can't be negative")
-        await whole(self._provider.terminate(_uid(request), asked.grace_seconds))
+        uid = _uid(request)
+        log.info("end asked for, with %d s of grace", asked.grace_seconds, extra={"uid": uid})
+        await whole(self._provider.terminate(uid, asked.grace_seconds))
         return answer(200, {})
 
     async def _update(self, request: web.Request) -> web.Response:

@@ -58,7 +58,21 @@ def document() -> dict[str, Any]:
                 "get": _operation("Every pod, then each change, a line each.", wire.Line, media="application/x-ndjson"),
             },
             wire.USAGE: {"get": _operation("What running pods use.", tuple[PodUsage, ...])},
+            **_for_machines(),
         },
+    }
+
+
+def _for_machines() -> dict[str, Any]:
+    """What is asked by whoever watches the sidecar. The first two need no token."""
+    alive = _operation("The process answers.", None, media="text/plain") | {"security": []}
+    ready = _operation("Every pod is known and Slurm answers.", None, media="text/plain") | {"security": []}
+    ready["responses"]["503"] = {"description": "Not so, and why.", "content": {"text/plain": {"schema": {}}}}
+    return {
+        "/healthz": {"get": alive},
+        "/readyz": {"get": ready},
+        "/metrics": {"get": _operation("For Prometheus.", None, media="text/plain")},
+        "/openapi.json": {"get": _operation("This document.", {"type": "object"})},
     }
 
 

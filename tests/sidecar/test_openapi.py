@@ -19,7 +19,7 @@ from ..vkubelet.fakes import FakeProvider
 
 # Streams that only end when the client goes away.
 ENDLESS = [wire.REPORTS, wire.STREAM]
-EXAMPLES = 5
+EXAMPLES = 20
 TOKEN = "a-token-of-the-tests"
 
 schema = schemathesis.openapi.from_dict(document()).exclude(path=ENDLESS)

@@ -1,6 +1,7 @@
 """The provider contract through a sidecar: what goes in at one end comes out at the other."""
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
@@ -47,6 +48,7 @@ from slurm_plugin.metrics import COMMAND_SECONDS
 from slurm_plugin.pod import Pod
 from tests.vkubelet.api.streaming.local import LocalPods, eventually
 from tests.vkubelet.fakes import FakeProvider, cluster
+from vkubelet.podlog import JsonFormatter
 
 from .calls import Lines, connected
 
@@ -167,6 +169,20 @@ async def test_a_pod_is_submitted_with_its_content_once(client: SidecarProvider,
     assert await client.submit(pod(), content) == first
     assert sidecar.site.contents[UID] == content
     assert len(sidecar.site.jobs) == 1
+
+
+async def test_what_is_done_to_a_pod_is_logged_with_its_uid_and_job(
+    client: SidecarProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="sidecar.app")
+    job_id = await client.submit(pod(), PodContent())
+    await client.terminate(UID, 5)
+    lines = [json.loads(JsonFormatter().format(each)) for each in caplog.records if each.name == "sidecar.app"]
+    assert [(line["message"], line["uid"]) for line in lines] == [
+        ("submitted", UID),
+        ("end asked for, with 5 s of grace", UID),
+    ]
+    assert lines[0]["job_id"] == job_id
 
 
 async def test_a_running_pod_is_given_containers(client: SidecarProvider, sidecar: Running) -> None:
@@ -441,7 +457,7 @@ async def test_the_description_names_every_route(sidecar: Running) -> None:
     described = {(path, method.upper()) for path, verbs in document()["paths"].items() for method in verbs}
     application = Sidecar(sidecar.site).application()
     served = {(str(r.resource.canonical), r.method) for r in application.router.routes() if r.resource is not None}
-    ours = {(path, method) for path, method in served if path.startswith("/v1") and method != "HEAD"}
+    ours = {(path, method) for path, method in served if method != "HEAD"}
     assert ours == {(path, method) for path, method in described if method != "PARAMETERS"}
 
 
