@@ -24,6 +24,7 @@ class Proxy:
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
         self.port = 0
         self.carried = 0  # bytes, both ways
+        self.accepted = 0  # connections
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -52,6 +53,7 @@ class Proxy:
         try:
             if not self._open:
                 return
+            self.accepted += 1
             far = asyncio.open_connection(target, port) if port else asyncio.open_unix_connection(target)
             far_reader, far_writer = await far
             pair.add(far_writer)
