@@ -90,6 +90,8 @@ def _new(name: str, value: str, version: int) -> Fields | None:
         return {_MEMORY[name]: _set(jobvalues.mib(value))}
     if name == "time":
         return {"time_limit": _set(jobvalues.minutes(value))}
+    if name == "priority":
+        return {"priority": _set(int(value))}
     if name == "tmp":
         return {"temporary_disk_per_node": jobvalues.mib(value)}
     if name in _TRES:
@@ -111,8 +113,8 @@ def _old(name: str, value: str, _version: int) -> Fields | None:
         return {_MEMORY[name]: jobvalues.mib(value)}
     if name == "time":
         return {"time_limit": jobvalues.minutes(value)}
-    if name == "gres":
-        return {"gres": value}
+    if name in {"gres", "priority"}:
+        return {name: value}
     if name == "open-mode":
         return {"open_mode": value}
     if name == "exclusive":

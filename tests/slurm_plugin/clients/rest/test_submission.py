@@ -41,6 +41,11 @@ def test_numbers_that_may_be_unset_say_so() -> None:
     assert job["temporary_disk_per_node"] == 5120
 
 
+def test_a_priority_is_a_number_that_may_be_unset_and_was_a_text() -> None:
+    assert job_of("--priority=7", version=39)["priority"] == number(7)
+    assert job_of("--priority=7", version=38)["priority"] == "7"
+
+
 def test_the_first_dialect_has_plain_numbers_and_an_object_for_the_environment() -> None:
     job = job_of("--mem=300M", "--time=7", "--nodes=1-2", "--gres=gpu:a100:1", "--exclusive", version=38)
     assert (job["memory_per_node"], job["time_limit"], job["nodes"]) == (300, 7, [1, 2])
