@@ -20,7 +20,8 @@ SLURM_BRIDGE = "slurmjob.slinky.slurm.net/"
 INTERLINK = "slurm-job.vk.io/"
 
 FLAGS = "flags"
-
+IMAGE_ROOT = INTERLINK + "image-root"
+MOUNTS = INTERLINK + "singularity-mounts"
 
 # What the agent writes on a pod about its job: read by people and tools, and never a wish, also where it was copied.
 JOB_ID = OURS + "job-id"
@@ -64,11 +65,17 @@ class Annotations:
 
 def field_of(name: str) -> str:
     """Return the path in the Pod object of one of our annotations, given without its prefix (``time-limit``)."""
-    return _path(OURS + name)
+    return annotation_path(OURS + name)
 
 
-def _path(key: str) -> str:
+def annotation_path(key: str) -> str:
+    """Return the path in the Pod object of an annotation."""
     return f"metadata.annotations[{key}]"
+
+
+def idle(annotations: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what to tell of annotations that are read and do nothing."""
+    return tuple(f"{annotation_path(key)}: {why}" for key, why in _IDLE.items() if key in annotations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +119,17 @@ _KINDS = {
 }
 _FEWEST_NODES = SLURM_BRIDGE + "min-nodes"
 _MOST_NODES = SLURM_BRIDGE + "max-nodes"
+# What others' manifests may hold that does nothing where they come from, and what does it here.
+_IDLE = {
+    INTERLINK
+    + "mpi-flags": f"it does nothing in interLink either; {OURS}mpi and {OURS}srun-args choose srun's options",
+}
 # What others' manifests may hold that is refused by its name, and why.
 _REFUSED = {
     SLURM_BRIDGE + "user-id": "who a pod is in Slurm is the site's decision",
     SLURM_BRIDGE + "group-id": "who a pod is in Slurm is the site's decision",
     INTERLINK + "flavor": "the policy says what a namespace gets by default",
-    INTERLINK + "mpi-flags": f"it does nothing in interLink either; {OURS}mpi and {OURS}srun-args do",
     INTERLINK + "pre-exec": "a command before the job is an init container",
-    INTERLINK + "image-root": "the whole image stands in image",
-    INTERLINK + "singularity-mounts": "use hostPath or a claim",
     INTERLINK + "singularity-options": "the runtime's options are the site's (pods.runtime.options)",
     INTERLINK + "enroot-mounts": "use hostPath or a claim",
     INTERLINK + "enroot-options": "the runtime is Apptainer",
@@ -131,18 +140,23 @@ _FAMILIES = {
         *(k.alias.removeprefix(SLURM_BRIDGE) for k in _KINDS.values() if k.alias.startswith(SLURM_BRIDGE)),
         *(key.removeprefix(SLURM_BRIDGE) for key in (_FEWEST_NODES, _MOST_NODES)),
     ),
-    INTERLINK: tuple(k.alias.removeprefix(INTERLINK) for k in _KINDS.values() if k.alias.startswith(INTERLINK)),
+    INTERLINK: (
+        *(k.alias.removeprefix(INTERLINK) for k in _KINDS.values() if k.alias.startswith(INTERLINK)),
+        *(key.removeprefix(INTERLINK) for key in (IMAGE_ROOT, MOUNTS, *_IDLE)),
+    ),
 }
 
 
 def _check_keys(annotations: Mapping[str, str]) -> None:
     for key in sorted(set(annotations) - _WRITTEN):
         if key in _REFUSED:
-            raise UnsupportedFieldError(_path(key), _REFUSED[key])
+            raise UnsupportedFieldError(annotation_path(key), _REFUSED[key])
         for prefix, names in _FAMILIES.items():
             if key.startswith(prefix) and key.removeprefix(prefix) not in names:
                 message = f"no such annotation here; those of {prefix} are {', '.join(sorted(names))}"
-                raise (InvalidAnnotationError if prefix == OURS else UnsupportedFieldError)(_path(key), message)
+                raise (InvalidAnnotationError if prefix == OURS else UnsupportedFieldError)(
+                    annotation_path(key), message
+                )
 
 
 def parse_annotations(annotations: Mapping[str, str]) -> Annotations:
@@ -173,7 +187,7 @@ def _bridge_nodes(annotations: Mapping[str, str]) -> int | None:
         _read(key, annotations[key], values.count) if key in annotations else 1 for key in (_FEWEST_NODES, _MOST_NODES)
     )
     if _MOST_NODES in annotations and most < fewest:
-        raise InvalidAnnotationError(_path(_MOST_NODES), f"{most} is fewer than {_FEWEST_NODES}, {fewest}")
+        raise InvalidAnnotationError(annotation_path(_MOST_NODES), f"{most} is fewer than {_FEWEST_NODES}, {fewest}")
     return fewest if fewest > 1 else None
 
 
@@ -181,7 +195,7 @@ def _read(key: str, value: str, read: Callable[[str], Any]) -> Any:
     try:
         return read(value)
     except ValueError as error:
-        raise InvalidAnnotationError(_path(key), f"{shorten(value, 80)!r}: {error}") from error
+        raise InvalidAnnotationError(annotation_path(key), f"{shorten(value, 80)!r}: {error}") from error
 
 
 def job_annotations(job_id: JobId, job: JobStatus | None) -> dict[str, str]:

@@ -10,6 +10,7 @@ from .config import PodSettings
 from .errors import HostError
 from .hosts.base import Host
 from .images import resolve
+from .interlinkpods import as_meant
 from .jobdir import JobDir
 from .pod import Pod
 from .runner.plan import Edition, Plan, edition_of, plan_from_json
@@ -20,12 +21,14 @@ _MOST_BYTES = 1 << 20  # as ``runner.watch`` reads
 
 def wanted(pod: Pod) -> Edition:
     """Return the edition that a pod is now of."""
+    pod = as_meant(pod)
     containers = (*pod.spec.init_containers, *pod.spec.containers)
     return Edition(tuple((each.name, each.image) for each in containers), pod.spec.active_deadline_seconds or 0)
 
 
 def edited(plan: Plan, pod: Pod, settings: PodSettings) -> Plan:
     """Return a pod's plan with its edits, and nothing else of it changed: its job was made for the rest."""
+    pod = as_meant(pod)
     now = {each.name: each for each in (*pod.spec.init_containers, *pod.spec.containers)}
     containers = tuple(
         each

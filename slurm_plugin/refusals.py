@@ -158,16 +158,21 @@ def _check_volume(volume: Volume, path: str, host_paths: Sequence[str], root: st
         raise UnsupportedFieldError(f"{path}.emptyDir.medium", 'only "" and "Memory" are possible')
     if volume.host_path is None:
         return
-    wanted = posixpath.normpath(volume.host_path.path)
-    plain = wanted.startswith("/") and ".." not in volume.host_path.path.split("/")
-    if not plain or "\n" in wanted or "\0" in wanted:
-        raise UnsupportedFieldError(f"{path}.hostPath.path", "must be a plain absolute path")
     if volume.host_path.type in {"BlockDevice", "CharDevice"}:
         raise UnsupportedFieldError(f"{path}.hostPath.type", "devices can't be given to a Slurm job this way")
-    check_apart(wanted, root, f"{path}.hostPath.path")
+    check_host_path(volume.host_path.path, f"{path}.hostPath.path", host_paths, root)
+
+
+def check_host_path(path: str, field: str, host_paths: Sequence[str], root: str) -> None:
+    """Raise UnsupportedFieldError or PolicyError, naming ``field``, for a path of the compute nodes that the site does not give pods."""
+    wanted = posixpath.normpath(path)
+    plain = wanted.startswith("/") and ".." not in path.split("/")
+    if not plain or "\n" in wanted or "\0" in wanted:
+        raise UnsupportedFieldError(field, "must be a plain absolute path")
+    check_apart(wanted, root, field)
     if not any(_inside(wanted, allowed) for allowed in host_paths):
         choice = ", ".join(host_paths) or "none"
-        raise PolicyError(f"{path}.hostPath.path", f"{wanted} is not below a path that the site allows ({choice})")
+        raise PolicyError(field, f"{wanted} is not below a path that the site allows ({choice})")
 
 
 def check_image_paths(pod: Pod, settings: PodSettings, root: Root) -> None:

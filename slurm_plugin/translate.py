@@ -9,17 +9,18 @@ from math import ceil
 
 from . import gpus, mpi, policy
 from .admission import candidates, check_exclusive, check_size, first_that_fits
-from .annotations import Annotations, field_of, parse_annotations
+from .annotations import MOUNTS, Annotations, annotation_path, field_of, parse_annotations
 from .claims import PersistentVolume, places_of
 from .cluster import Cluster
 from .config import PodSettings, PolicyRule, SiteSettings
 from .errors import InvalidAnnotationError, PolicyError
+from .interlinkpods import as_meant, binds
 from .job import BatchJob, Gres, Layout
 from .jobdir import Root
 from .nodelabels import selection
 from .plans import ephemeral_containers, make_plan
 from .pod import Pod
-from .refusals import check, check_image_paths
+from .refusals import check, check_host_path, check_image_paths
 from .resources import Requirements, requirements
 from .runner import plan
 from .runner.plan import Plan
@@ -53,6 +54,13 @@ class Translation:
 
     job: BatchJob
     plan: Plan
+
+
+def _as_meant(pod: Pod, site: Site) -> Pod:
+    """Return the pod with what interLink's annotations mean in its fields. PolicyError names the annotation, not a field of ours."""
+    for bind in binds(pod.metadata.annotations):
+        check_host_path(bind.source, annotation_path(MOUNTS), site.settings.pods.host_paths, site.root.path)
+    return as_meant(pod)
 
 
 def job_name(pod: Pod) -> str:
@@ -190,6 +198,7 @@ def translate(
     """
     settings = site.settings
     rule = policy.rule_for(settings.policy, pod)
+    pod = _as_meant(pod, site)
     check(_begun(pod), settings.pods, uid=site.uid, gid=site.gid, root=site.root.path)
     check_image_paths(_begun(pod), settings.pods, site.root)
     places = places_of(pod, claims or {}, settings.pods.persistent_volumes, root=site.root.path)

@@ -6,6 +6,7 @@ each start of the agent; what was told is remembered by number and count here, a
 
 from collections.abc import Callable
 
+from slurm_plugin.annotations import idle
 from slurm_plugin.contract import PodReport
 from slurm_plugin.job import JobId, JobState, PodUid
 from slurm_plugin.pod import Pod
@@ -44,11 +45,13 @@ class PodEvents:
             self._recorder.tell(_subject(pod), "Normal", reason, message)
 
     def tell_submitted(self, pod: Pod, job_id: JobId) -> None:
-        """Tell that the pod has a job."""
+        """Tell that the pod has a job, and which of its annotations do nothing."""
         key = f"submitted {job_id}"
         self._recorder.tell_once(
             _subject(pod), "Normal", "SlurmSubmitted", f"Submitted Slurm job {job_id}", at=self._clock(), key=key
         )
+        for message in idle(pod.metadata.annotations):
+            self.warn(pod, "AnnotationIgnored", message)
 
     def tell_report(self, pod: Pod, report: PodReport) -> None:
         """Tell what the report says that was not told before."""

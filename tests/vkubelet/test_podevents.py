@@ -20,7 +20,7 @@ class Told:
         self.events.append((kind, reason))
 
     def tell_once(
-        self, _subject: Any, _kind: str, _reason: str, _message: str, *, key: str, count: int, **_: Any
+        self, _subject: Any, _kind: str, _reason: str, _message: str, *, key: str, count: int = 1, **_: Any
     ) -> None:
         self.once.append((key, count))
 
@@ -70,3 +70,10 @@ def test_a_runners_event_is_told_once_and_again_when_it_was_counted_further() ->
     assert see(0, (1, 5, 1200.0), (2, 1, 1100.0), (3, 1, 1200.0)) == [("7/0/1", 5), ("7/0/3", 1)]
     assert see(0, (2, 1, 1100.0), (3, 2, 999.0)) == [], "longer ago than the API server keeps events"
     assert see(1, (1, 1, 1300.0)) == [("7/1/1", 1)]
+
+
+def test_an_annotation_that_does_nothing_is_told_with_the_submission() -> None:
+    told = Told()
+    metadata = POD.metadata.model_copy(update={"annotations": {"slurm-job.vk.io/mpi-flags": "--x", "a/b": "c"}})
+    PodEvents(told, lambda: 0.0).tell_submitted(POD.model_copy(update={"metadata": metadata}), JobId("7"))  # type: ignore[arg-type]
+    assert told.events == [("Warning", "AnnotationIgnored")]
