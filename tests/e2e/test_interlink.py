@@ -45,7 +45,13 @@ class Asking(http.client.HTTPConnection):
 
 @pytest.fixture(scope="module")
 def sidecar(testbed: Testbed) -> Iterator[Sidecar]:
-    sidecar = Sidecar(testbed, NODE, serves="interlink", slurm={"images": "{home}/.slurmlet-images"})
+    sidecar = Sidecar(
+        testbed,
+        NODE,
+        serves="interlink",
+        slurm={"images": "{home}/.slurmlet-images"},
+        pods={"host_paths": ["/scratch"]},
+    )
     sidecar.start()
     yield sidecar
     sidecar.kill()
@@ -71,10 +77,12 @@ def pods(testbed: Testbed, remote: Agent) -> Iterator[Pods]:
 
 def sent(uid: str) -> dict[str, Any]:
     """What interLink's API server sends a plugin: the pod as its virtual kubelet has resolved it, and its objects."""
-    script = "cat /conf/greeting; echo $WHO; test -e /keys/deep/key || exit 9; sleep 1000 & trap 'exit 4' TERM; wait"
+    script = "cat /conf/greeting; echo $WHO; test -e /keys/deep/key -a -d /shared/alice || exit 9; sleep 1000 & trap 'exit 4' TERM; wait"
     mounts = [{"name": "conf", "mountPath": "/conf"}, {"name": "keys", "mountPath": "/keys"}]
     pod = {
-        "metadata": {"name": "raw", "namespace": "physics", "uid": uid, "creationTimestamp": None},
+        "metadata": {"name": "raw", "namespace": "physics", "uid": uid, "creationTimestamp": None,
+                     "annotations": {"slurm-job.vk.io/image-root": "docker://docker.io/library/",
+                                     "slurm-job.vk.io/singularity-mounts": "--bind /scratch:/shared:ro"}},
         "spec": {
             "containers": [{
                 "name": "main", "image": "busybox:1.36", "command": ["sh", "-c", script], "resources": SMALL,
