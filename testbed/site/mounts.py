@@ -21,6 +21,9 @@ GPU_DEVICE = "/dev/gpu"
 IMAGES = "/opt/slurmlet/images"
 """The cached container images, for the registry to be filled from."""
 
+PYSLURM = "/opt/slurmlet/pyslurm"
+"""The cached builds of pyslurm, which a test asks for."""
+
 _DEVICES = {  # name: minor number of the kernel's memory devices (major 1), Documentation/admin-guide/devices.txt
     "null": 3,
     "zero": 5,
@@ -49,7 +52,7 @@ def writable(layout: Layout) -> dict[str, Path]:
 
 def readable(layout: Layout) -> dict[str, Path]:
     """Return what the site can read but not change, by its path in the site; the project so that it can run there."""
-    return {str(PROJECT_ROOT): PROJECT_ROOT, IMAGES: layout.cache / "images"}
+    return {str(PROJECT_ROOT): PROJECT_ROOT, IMAGES: layout.cache / "images", PYSLURM: layout.cache / "pyslurm"}
 
 
 def copy(layout: Layout) -> Path:

@@ -4,6 +4,7 @@ One set of pods for each way, submitted at once; each test looks at its own.
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from functools import partial
@@ -17,6 +18,7 @@ from slurm_plugin.errors import HostError, PodNotFoundError, SlurmUnavailableErr
 from slurm_plugin.job import JobId, JobState, PodUid
 from slurm_plugin.pod import Pod
 from slurm_plugin.runner.state import Running, Terminated
+from testbed.site import pyslurm
 
 from . import ways
 from .testbed import Testbed
@@ -32,6 +34,8 @@ CONNECTIONS = {
     "sidecar": ways.sidecar,
     "interlink": ways.interlink,
 }
+if os.environ.get("SLURM") == pyslurm.SLURM:  # the one that it can be built for
+    CONNECTIONS["pyslurm/local"] = partial(ways.slurm, client="pyslurm", host="local")
 SCRIPTS = {
     "ends": "echo one; echo two >&2; exit 3",
     "followed": "echo one; until [ -e $GO.followed ]; do sleep 0.1; done; echo two",

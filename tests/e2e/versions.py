@@ -16,7 +16,13 @@ from testbed.site.rootfs import RELEASES
 from .testbed import PROJECT_ROOT, TESTBED, beside
 
 FILES = (
-    *("test_command_client.py", "test_rest_client.py", "test_provider_contract.py", "test_jobcases.py"),
+    *(
+        "test_command_client.py",
+        "test_rest_client.py",
+        "test_pyslurm_client.py",
+        "test_provider_contract.py",
+        "test_jobcases.py",
+    ),
     *("test_hostile.py", "test_states.py", "test_pods.py"),
 )
 

@@ -17,6 +17,8 @@ from sidecar.interlink.provider import InterLinkProvider
 from slurm_plugin import archive
 from slurm_plugin.clients.base import SlurmClient
 from slurm_plugin.clients.command import CommandClient, Timeouts
+from slurm_plugin.clients.pyslurm.client import PyslurmClient
+from slurm_plugin.clients.pyslurm.library import Library
 from slurm_plugin.clients.rest.client import RestClient
 from slurm_plugin.clients.rest.connection import Address, Connection
 from slurm_plugin.clients.rest.tokens import HostTokens
@@ -26,6 +28,7 @@ from slurm_plugin.hosts.base import Host
 from slurm_plugin.hosts.ssh import SSHHost
 from slurm_plugin.provider import SlurmProvider
 from testbed.paths import Layout
+from testbed.site import pyslurm
 
 from .proxy import Proxy
 from .sidecars import Sidecar
@@ -90,9 +93,16 @@ def rest_proxy(testbed: Testbed) -> Proxy:
     return Proxy(address.partition(":")[0], int(address.partition(":")[2]))
 
 
-def slurm_provider(host: Host, rest: Proxy | None, root: str, *, timeouts: Timeouts | None = None) -> SlurmProvider:
-    """A provider as alice, by Slurm's commands or through slurmrestd at the far end of a proxy."""
+def slurm_provider(
+    host: Host, rest: Proxy | None, root: str, *, timeouts: Timeouts | None = None, library: str | None = None
+) -> SlurmProvider:
+    """A provider as alice, by Slurm's commands or through slurmrestd at the far end of a proxy.
+
+    ``library``: by Slurm's library, with this Python of the login node's.
+    """
     client: SlurmClient = CommandClient(host, user="alice")
+    if library is not None:
+        client = PyslurmClient(Library(host, python=library))
     if rest is not None:
         address = Address(f"http://127.0.0.1:{rest.port}")
         tokens = HostTokens(host, lifespan_seconds=600)
@@ -105,16 +115,17 @@ def slurm_provider(host: Host, rest: Proxy | None, root: str, *, timeouts: Timeo
 
 @contextmanager
 def slurm(testbed: Testbed, *, host: str, client: str, directory: Path) -> Iterator[Way]:
-    """The Slurm plugin itself: where (``local``, ``ssh``) and how (``command``, ``rest``) are independent."""
+    """The Slurm plugin itself: where (``local``, ``ssh``) and how (``command``, ``rest``, ``pyslurm``) are independent."""
     with ExitStack() as stack:
         here, there = stack.enter_context(area())
         ssh = stack.enter_context(ssh_proxy(testbed).running())
         rest = stack.enter_context(rest_proxy(testbed).running()) if client == "rest" else None
+        library = pyslurm.ensure(Layout.from_environment().cache) if client == "pyslurm" else None
         before = _children()
 
         def make() -> Provider:
             machine = on_the_login_node(testbed) if host == "local" else over_ssh(testbed, ssh, directory)
-            return slurm_provider(machine, rest, there)
+            return slurm_provider(machine, rest, there, library=library)
 
         def crash() -> None:
             ssh.reset()
