@@ -6,14 +6,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
 from slurm_plugin.clients.base import SlurmClient
+from slurm_plugin.clients.command import CommandHost
 from slurm_plugin.cluster import Cluster
-from slurm_plugin.config import CommandClientSettings, PolicyRule, SiteSettings
+from slurm_plugin.config import CommandClientSettings, PolicyRule, PyslurmClientSettings, SiteSettings
 from slurm_plugin.errors import HostError, SlurmletError
 from slurm_plugin.hosts.base import Host
 from slurm_plugin.job import JobId
 from slurm_plugin.site import find_python
 
 from .findings import SECONDS, Finding, attempt
+from .wiring import library_python
 
 _COMMANDS = ("sbatch", "squeue", "sacct", "scancel", "scontrol")
 _FULL_PERCENT = 95
@@ -32,6 +34,8 @@ async def examine_site(
         if isinstance(site.slurm.client, CommandClientSettings):
             for command in _COMMANDS:
                 yield await attempt(f"{where}, {command}", _command(host, command))
+        if isinstance(site.slurm.client, PyslurmClientSettings):
+            yield await attempt(f"{where}, pyslurm", _pyslurm(host, library_python(site, site.slurm.client)))
         yield await attempt(f"{where}, Python", find_python(host, site.slurm.interpreters))
         yield await attempt(f"{where}, slurm.root", _root(host, site, node))
         answers = await attempt(f"{where}, Slurm", slurm(client.cluster))
@@ -56,6 +60,18 @@ async def _command(host: Host, command: str) -> str:
         said = done.stderr.decode(errors="replace").strip()
         raise HostError(f"{command} --version failed: {said}; is it in the user's PATH, and does it find slurm.conf?")
     return done.stdout.decode(errors="replace").strip()
+
+
+async def _pyslurm(host: CommandHost, python: str) -> str:
+    """Import it alone: whether it is of Slurm's release shows when Slurm is asked."""
+    program = "import pyslurm; print(pyslurm.__version__)"
+    done = await host.run(["env", "PYSLURM_DISABLE_AUTO_INIT=1", python, "-c", program], timeout=SECONDS)
+    if done.exit_code:
+        said = done.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+        raise HostError(
+            f"{python} has no pyslurm that works: {said[-1]}; install the one of your Slurm's release there"
+        )
+    return f"{done.stdout.decode(errors='replace').strip()} of {python}"
 
 
 async def _root(host: Host, site: SiteSettings, node: str) -> str:

@@ -77,10 +77,15 @@ def _client(settings: SiteSettings, host: Host, user: str) -> SlurmClient:
     if isinstance(chosen, CommandClientSettings):
         return CommandClient(host, user=user, timeouts=timeouts, submissions=submissions)
     if isinstance(chosen, PyslurmClientSettings):
-        own = sys.executable if isinstance(settings.slurm.host, LocalHostSettings) else "/usr/bin/python3"
-        return PyslurmClient(Library(host, python=chosen.python or own), timeouts=timeouts)
+        return PyslurmClient(Library(host, python=library_python(settings, chosen)), timeouts=timeouts)
     connection = Connection(Address(chosen.url, chosen.ca_file), _tokens(chosen, host, user), user=user)
     return RestClient(connection, user=user, timeouts=timeouts, submissions=submissions)
+
+
+def library_python(settings: SiteSettings, chosen: PyslurmClientSettings) -> str:
+    """Return the path on the host of the Python that is to have pyslurm."""
+    own = sys.executable if isinstance(settings.slurm.host, LocalHostSettings) else "/usr/bin/python3"
+    return chosen.python or own
 
 
 def _tokens(chosen: RestClientSettings, host: Host, user: str) -> Tokens:
