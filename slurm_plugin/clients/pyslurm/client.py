@@ -1,12 +1,12 @@
 """A SlurmClient made of Slurm's library, by way of pyslurm. A thin shell around ``library``, ``submission``, ``reading`` and ``failures``."""
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ... import parse
 from ...cluster import Cluster
-from ...errors import SlurmletError, SlurmUnavailableError, SubmissionRejectedError, TransportError
+from ...errors import SlurmUnavailableError, SubmissionRejectedError, TransportError
 from ...job import JobId, JobKey, JobStatus
 from ...queueing import WaitingJob
 from ..command import Timeouts
@@ -109,9 +109,8 @@ class PyslurmClient:
         return answer["answer"]
 
     async def _act(self, question: str, job_id: JobId, **words: str) -> None:
-        unanswered: Callable[[str], SlurmletError] = TransportError
         answer = await self._library.ask(
-            question, timeout=self._timeouts.cancel, unanswered=unanswered, job_id=int(job_id), **words
+            question, timeout=self._timeouts.cancel, unanswered=TransportError, job_id=int(job_id), **words
         )
         if "answer" in answer:
             return
