@@ -87,7 +87,8 @@ class Here:
     """A machine whose Python finds modules in a directory."""
 
     def __init__(self, modules: Path) -> None:
-        self._environment = os.environ | {"PYTHONPATH": str(modules)}
+        # No bytecode: a module that is written anew within a second, with as many letters, would be the former one.
+        self._environment = os.environ | {"PYTHONPATH": str(modules), "PYTHONDONTWRITEBYTECODE": "1"}
         self.started = 0
 
     @asynccontextmanager
