@@ -1,5 +1,7 @@
+import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +31,17 @@ async def test_an_exec_plugins_token_is_the_credential(tmp_path: Path) -> None:
     assert await access.headers() == {"authorization": "Bearer t0"}
 
 
-async def test_an_exec_plugin_that_hangs_is_given_up_by_name(tmp_path: Path) -> None:
-    file = kubeconfig(tmp_path, "sleep", "3")
+async def test_an_exec_plugin_that_hangs_is_given_up_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = kubeconfig(tmp_path, "sleep", "300")
+    start, started = asyncio.create_subprocess_exec, []
+
+    async def remember(*argv: str, **options: Any) -> asyncio.subprocess.Process:
+        started.append(await start(*argv, **options))
+        return started[-1]
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", remember)
     with pytest.raises(ConfigurationError, match=r"the exec plugin of .*/config gave no credential within 0\.05 s"):
         await load_access(file, None, seconds=0.05)
+    (plugin,) = started  # the official client leaves it to itself
+    plugin.kill()
+    await plugin.communicate()
