@@ -169,6 +169,10 @@ class ContainerLife:
             result = await self._watch(running, last, count)
         finally:
             self.running = None
+        if running.refusal:
+            remove_tree(scratch)
+            self._not_created(VolumeError(running.refusal))
+            return None
         ending = self._terminated(running, result, begun, message_path)
         if ending.reason == _START_ERROR:
             book.event("Failed", "Error: " + ending.message, name, warning=True)

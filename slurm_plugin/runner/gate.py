@@ -66,14 +66,15 @@ def is_loader(command_line: bytes) -> bool:
 
 
 class Gate:
-    """Our side of it. ``look`` is called until it returns True, or half a second, before the container goes on."""
+    """Our side of it. ``look`` is called until it returns True, or half a second; then the container goes on if it ``may``."""
 
-    def __init__(self, loop: Loop, directory: str, look: Callable[[], bool]) -> None:
+    def __init__(self, loop: Loop, directory: str, look: Callable[[], bool], may: Callable[[], bool]) -> None:
         self._loop = loop
         self._look = look
+        self._may = may
         self._hold = os.path.join(directory, _HOLD)
         self.arrived = False
-        self.passed = loop.promise()  # it was let go on
+        self.passed = loop.promise()  # it was let go on, or never will be
         self._arrivals = os.open(os.path.join(directory, _ARRIVALS), os.O_RDONLY | os.O_NONBLOCK)
         # For reading as well: a FIFO that nobody reads yet can't be opened for writing alone without waiting.
         self._answers = os.open(os.path.join(directory, _ANSWERS), os.O_RDWR | os.O_NONBLOCK)
@@ -97,7 +98,7 @@ class Gate:
             if self._release():
                 break
             await self._loop.sleep(_LOOK_SECONDS)
-        if self._answers >= 0:
+        if self._may() and self._answers >= 0:
             os.write(self._answers, b"\n")
         self.passed.resolve()
 

@@ -121,13 +121,19 @@ def _enter(libc: Any, pid: int, since: int = -1) -> None:
 def open_inside(loop: Loop, pid: int, path: str) -> int:
     """Return a descriptor of a directory as a process of a container sees it. JoinError, OSError: it can't be had.
 
-    A file system that the container's own user namespace has mounted by FUSE is closed to us; so a child enters it,
-    opens the directory there and hands it out.
+    A file system that the container's own user namespace has mounted by FUSE is closed to us: it has to be entered.
     """
     try:
         return os.open("/proc/%d/root%s" % (pid, path), os.O_RDONLY | os.O_DIRECTORY)
     except PermissionError:
-        pass
+        return open_by_entering(loop, pid, path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def open_by_entering(loop: Loop, pid: int, path: str, flags: int) -> int:
+    """Return a descriptor of what a container's process has at a path, whatever links lead there. JoinError, OSError.
+
+    A child enters the container, opens the path there and hands it out.
+    """
     import array
     import ctypes
     import socket
@@ -139,8 +145,8 @@ def open_inside(loop: Loop, pid: int, path: str) -> int:
         try:
             loop.leave_in_child()
             _enter(libc, pid)
-            directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-            theirs.sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [directory]))])
+            found = os.open(path, flags)
+            theirs.sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [found]))])
         finally:
             os._exit(0)
     loop.child(child)

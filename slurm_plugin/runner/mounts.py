@@ -2,12 +2,14 @@
 
 Rules: Kubernetes 1.36 ``pkg/kubelet/kubelet_pods.go`` (makeMounts) and ``pkg/volume/util/subpath``. A subPath of content
 from the API server is a copy, taken when the container starts: such a mount is never updated, and the original's files
-may go away under it when the content is swapped.
+may go away under it when the content is swapped. Of any other subPath it is noted what it is (device and inode), for
+until the runtime has mounted it another container may put a link in its place: ``running`` compares before the command runs.
 """
 
 import contextlib
 import os
 import shutil
+import stat
 from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from . import plan
@@ -15,7 +17,7 @@ from .expand import expand
 from .runtimes import Bind
 from .volumes import VolumeError, remove_tree
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC  # to a link itself; no further step leads from there
 
 
 class Sources(NamedTuple):
@@ -35,12 +37,13 @@ def binds(container: plan.Container, sources: Sources, values: Mapping[str, str]
         content = kinds[mount.volume] == plan.CONTENT
         place = sources.places[mount.volume]
         below = _below(mount, values)
+        identity: Tuple[int, ...] = ()
         if below and content:
             place = _copy(_inside(place, below, mount), os.path.join(sources.copies, str(index)))
         elif below:
-            place = _made(place, below, mount)
+            place, identity = _made(place, below, mount)
         # ConfigMaps, Secrets and the like are read-only in Kubernetes, whatever the mount says.
-        found.append(Bind(place, mount.mount_path, mount.read_only or content))
+        found.append(Bind(place, mount.mount_path, mount.read_only or content, identity))
     return tuple(found)
 
 
@@ -107,30 +110,35 @@ def _inside(root: str, below: str, mount: plan.Mount) -> str:
     return path
 
 
-def _made(root: str, below: str, mount: plan.Mount) -> str:
-    """Return the real path of a subPath, made as directories as far as it is missing, whatever happens meanwhile.
+def _made(root: str, below: str, mount: plan.Mount) -> Tuple[str, Tuple[int, int]]:
+    """Return a subPath's real path, and its identity, made as directories as far as it is missing.
 
     Each name is made and entered below the one before, following no link: another container of the pod may write there.
     """
     real_root = os.path.realpath(root)
     path = os.path.realpath(os.path.join(real_root, below))
-    if os.path.exists(path):
-        return _inside(root, below, mount)
-    if not path.startswith(real_root + os.sep):
+    there = os.path.exists(path)
+    if there:
+        path = _inside(root, below, mount)
+    elif not path.startswith(real_root + os.sep):
         raise VolumeError('subPath "%s" of volume "%s" leads out of the volume' % (below, mount.volume))
-    at = os.open(real_root, _DIRECTORY)
+    at = os.open(real_root, _STEP)
     try:
         for name in os.path.relpath(path, real_root).split(os.sep):
-            with contextlib.suppress(FileExistsError):  # it is entered either way, if it is a directory
-                os.mkdir(name, 0o750, dir_fd=at)
-            inner = os.open(name, _DIRECTORY, dir_fd=at)
+            if not there:
+                with contextlib.suppress(FileExistsError):  # it is entered either way, if it is a directory
+                    os.mkdir(name, 0o750, dir_fd=at)
+            inner = os.open(name, _STEP, dir_fd=at)
             os.close(at)
             at = inner
+        found = os.fstat(at)
+        if stat.S_ISLNK(found.st_mode):
+            raise VolumeError('subPath "%s" of volume "%s" was swapped for a link' % (below, mount.volume))
     except OSError as error:
         raise VolumeError('subPath "%s" of volume "%s" can\'t be made: %s' % (below, mount.volume, error)) from error
     finally:
         os.close(at)
-    return path
+    return path, (found.st_dev, found.st_ino)
 
 
 def _copy(source: str, target: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
 from slurm_plugin.jobdir import JobDir
 
 from . import volumes
+from .gate import make as make_gate
 from .hosts import write_hosts
 from .mounts import Sources, binds, with_own
 from .node import node_name
@@ -24,6 +25,7 @@ from .process import StartError, like_a_new_process, send
 from .proctree import started_at
 from .rankspec import RankSpec, read_spec
 from .runtimes import Bind, InexpressibleError, Setting, load
+from .swaps import guard
 
 RANK = "rank.json"
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where MPI libraries look for it
@@ -166,10 +168,16 @@ def run_rank(path: str) -> int:
         runtime = load(spec.runtime.kind)
         ground = _ground(spec)
         setting = setting_of(spec, ground, host)
+        guarded = runtime.ISOLATED and not setting.gated and any(bind.identity for bind in setting.binds)
+        if guarded:
+            make_gate(runtime.gate_directory(setting))
+            setting = setting._replace(gated=True)
         os.makedirs(setting.scratch, mode=0o700, exist_ok=True)
         if hasattr(runtime, "prepare"):
             runtime.prepare(setting)
         launch = runtime.launch(setting)
+        if guarded:
+            guard(runtime, setting)
         _tell(ground, host)
         like_a_new_process()
         os.chdir(launch.cwd or "/")

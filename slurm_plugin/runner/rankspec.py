@@ -66,7 +66,7 @@ def read_spec(path: str) -> RankSpec:
         container=container_from_json(data["container"]),
         runtime=Runtime(data["runtime"]["kind"], data["runtime"]["executable"], tuple(data["runtime"]["options"])),
         image=ReadyImage(image["path"], image["image_id"], config),
-        binds=tuple(Bind(**bind) for bind in data["binds"]),
+        binds=tuple(Bind(**dict(bind, identity=tuple(bind["identity"]))) for bind in data["binds"]),
         **strings,
     )
     return RankSpec(**fields)

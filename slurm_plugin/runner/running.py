@@ -15,6 +15,7 @@ from .ranks import RankStep
 from .runtimes import Setting
 from .shared import Shared
 from .streams import Streams, close_ours, close_theirs, open_streams
+from .swaps import Check
 from .termination import LOG_BYTES, LOG_LINES, Exit, cut_short, read_status
 
 _DRAIN_SECONDS = 1.0
@@ -54,6 +55,7 @@ class RunningContainer:
         self.exit_code = -1
         self._killed = False
         self._gate: Optional[Gate] = None
+        self._check = Check(shared.loop, shared.runtime, setting.binds)
         self._device_directory = -1
         self._ooms = shared.ooms.so_far()
         self._main = Remembered()
@@ -64,7 +66,7 @@ class RunningContainer:
         try:
             launch = self._launch()
             if shared.runtime.ISOLATED:
-                self._gate = Gate(shared.loop, shared.runtime.gate_directory(self.setting), self._look)
+                self._gate = Gate(shared.loop, shared.runtime.gate_directory(self.setting), self._look, self._may)
             streams = open_streams(stdin=container.stdin, terminal=container.tty)
         except BaseException:
             self._discard()
@@ -117,8 +119,22 @@ class RunningContainer:
         """Whether the runtime has set everything up, so that only the command itself can fail."""
         return self._gate is None or self._gate.arrived
 
+    @property
+    def refusal(self) -> str:
+        """Why it was ended at its gate, before its command ran; empty if it was not."""
+        return self._check.refusal
+
     def _look(self) -> bool:
-        """The container is at its gate: hold on to its own /dev, where the termination message will be. False: not yet."""
+        """The container is at its gate: see what has to be seen from there. False: not yet."""
+        return (self._device_directory >= 0 or self._hold_devices()) and self._check.look(self.root)
+
+    def _may(self) -> bool:
+        if not self._check.passes():
+            self._shared.loop.spawn(self.kill(), "end of " + self.setting.container.name)
+        return not self.refusal
+
+    def _hold_devices(self) -> bool:
+        """Hold on to the container's own /dev, where the termination message will be. False: not yet."""
         path = self.setting.container.termination_message_path
         if os.path.dirname(path) != "/dev":
             return True

@@ -71,7 +71,8 @@ def test_ranks_and_helpers_each_have_their_place(pods: Pods, agent: Agent) -> No
     (main,) = pod["spec"]["containers"]
     main["env"] = [{"name": "SECRET", "value": "it's"}]
     main["readinessProbe"] = {"exec": {"command": ["test", "-e", "/ready"]}, "periodSeconds": 1, "timeoutSeconds": 10}
-    main["volumeMounts"] = [{"name": "work", "mountPath": "/work"}, {"name": "shared", "mountPath": "/shared"}]
+    work = {"name": "work", "mountPath": "/work", "subPath": "ranks"}  # which every rank compares at its own gate
+    main["volumeMounts"] = [work, {"name": "shared", "mountPath": "/shared"}]
     helper = {
         "name": "helper",
         "image": BUSYBOX,
@@ -80,7 +81,7 @@ def test_ranks_and_helpers_each_have_their_place(pods: Pods, agent: Agent) -> No
             "-c",
             "echo $SLURMD_NODENAME $SLURM_PROCID; until test -e /work/0; do sleep 0.1; done; ls /work",
         ],
-        "volumeMounts": [{"name": "work", "mountPath": "/work"}],
+        "volumeMounts": [work],
         "resources": {"requests": {"cpu": "1", "memory": "16Mi"}},
     }
     pod["spec"]["containers"].append(helper)

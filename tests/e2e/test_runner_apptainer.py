@@ -184,6 +184,40 @@ def test_volumes_are_shared_read_only_where_they_are_and_gone_after(
     assert list(j.scratch.iterdir()) == []
 
 
+def test_a_sub_path_that_is_swapped_for_a_link_before_it_is_mounted_is_not_let_in(
+    job: MakeSiteJob, site: Site, busybox: plan.Image
+) -> None:
+    volume = site.share / "swapped"
+    (volume / "good").mkdir(parents=True)
+    (volume / "bad").mkdir()
+    (site.share / "secret").mkdir()
+    swapping = site.share / "swapping-apptainer"  # as another container would, between the check and the mount
+    swapping.write_text(
+        f'#!/bin/sh\ncd {volume} && [ "$2" = exec ] && [ ! -L bad ] && mv bad aside && ln -s {site.share}/secret bad\n'
+        f'cd / && exec apptainer "$@"\n'
+    )
+    swapping.chmod(0o755)
+    site.give(volume)
+    volumes = (plan.Volume("v", plan.HOST_PATH, str(volume), "", 0),)
+
+    def one(name: str) -> plan.Container:
+        mounts = (plan.Mount("v", "/data", name, read_only=False),)
+        return shell(name, "touch /data/was-here", image=busybox, mounts=mounts)
+
+    j = job(pod(one("good"), one("bad"), volumes=volumes), executable=swapping)
+    process = j.start()
+    j.wait_until(lambda j: isinstance(j.container("good").state, Terminated) and "Failed" in j.reasons("bad"))
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert ending(j, "good").exit_code == 0
+    assert (volume / "good" / "was-here").exists()
+    words = [event.message for event in j.state().events if event.reason == "Failed" and event.container == "bad"]
+    assert words[0] == f"Error: {volume}/bad was swapped for something else before it was mounted"
+    assert "Started" not in j.reasons("bad")
+    assert not list((site.share / "secret").iterdir())
+    assert not list((volume / "aside").iterdir())
+
+
 def test_hostname_and_host_aliases_are_the_pods(job: MakeSiteJob, busybox: plan.Image) -> None:
     aliases = (("10.1.2.3", ("db", "db.internal")),)
     j = job(pod(shell("a", "hostname; grep -w db /etc/hosts", image=busybox), hostname="web-0", host_aliases=aliases))

@@ -8,11 +8,15 @@ from ..plan import Container, Runtime
 
 
 class Bind(NamedTuple):
-    """A path of the node, at a path of the container."""
+    """A path of the node, at a path of the container.
+
+    ``identity``: device and inode of what was found there; what is mounted has to be that. Empty: whatever is there.
+    """
 
     source: str
     target: str
     read_only: bool
+    identity: Tuple[int, ...] = ()
 
 
 class Setting(NamedTuple):
