@@ -1,13 +1,20 @@
-"""Every field of a Pod's spec, as an API server knows it, is honoured, refused by its path, or listed as harmless."""
+"""Every field of a Pod's spec, as an API server knows it, is honoured, refused by its path, or listed as harmless.
+
+Honoured means that a change of the field changes what becomes of the pod: its job, its plan, its content, its status.
+"""
 
 import json
+import re
+from typing import Any
 
 import pytest
 
-from .podschema import STORED, outcomes, trim
+from .podeffects import effects
+from .podschema import ALWAYS_SO, PROJECT, STORED, matters, outcomes, trim
 
 SCHEMA = json.loads(STORED.read_text("utf-8"))
 OUTCOMES = outcomes(SCHEMA)
+PODS = PROJECT / "docs" / "pods.md"
 
 
 def test_no_field_is_ignored_silently() -> None:
@@ -17,6 +24,37 @@ def test_no_field_is_ignored_silently() -> None:
 def test_the_walk_reaches_everything() -> None:
     assert len(OUTCOMES) > 400
     assert {"honoured", "refused", "harmless"} == set(OUTCOMES.values())
+
+
+def test_fields_that_are_named_and_that_nobody_looks_at_are_found_out() -> None:
+    unread = {"workingDir", "mode", "failureThreshold"}
+
+    def without(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: without(item) for key, item in value.items() if key not in unread}
+        return [without(item) for item in value] if isinstance(value, list) else value
+
+    blind = outcomes(SCHEMA, lambda spec: effects(without(spec)))
+    ignored = {path for path, outcome in blind.items() if outcome == "IGNORED"}
+    assert {path.rpartition(".")[2] for path in ignored} == unread
+    assert "spec.initContainers[0].startupProbe.failureThreshold" in ignored
+
+
+HARMLESS = [path for path, outcome in OUTCOMES.items() if outcome == "harmless"]
+
+
+@pytest.mark.parametrize("path", HARMLESS)
+def test_what_is_listed_as_harmless_changes_nothing(path: str) -> None:
+    steps = tuple(int(step) if step.isdigit() else step for step in re.findall(r"\w+", path)[1:])
+    assert not matters(SCHEMA, steps)
+
+
+def test_what_is_always_so_is_explained_and_not_listed_for_nothing() -> None:
+    text = PODS.read_text("utf-8")
+    for entry in ALWAYS_SO:
+        field = entry.partition(".")[2]
+        assert any(path.endswith(f".{field}") for path in HARMLESS), entry
+        assert re.search(rf"`[\w.]*{field}[`.:]", text), f"docs/pods.md does not speak of {entry}"
 
 
 @pytest.mark.parametrize(
