@@ -8,6 +8,10 @@ _USAGE = "usage: slurmlet.pyz run JOB_DIRECTORY | rank [--clean | --signal N] SP
 
 def main(argv: List[str]) -> int:
     """Run one subcommand; return the exit code."""
+    if sys.getfilesystemencoding() != "utf-8":
+        from slurm_plugin.runner.locales import speak_utf8
+
+        speak_utf8()
     command, arguments = (argv[0], argv[1:]) if argv else ("", [])
     if command == "run" and len(arguments) == 1:
         from slurm_plugin.runner.run import run_pod

@@ -8,25 +8,36 @@ from pathlib import Path
 from slurm_plugin import archive
 from slurm_plugin.runner import plan
 from slurm_plugin.runner.backoff import Timings
-from tests.slurm_plugin.runner.jobs import QUICK, Job
+from tests.slurm_plugin.runner.jobs import PROJECT, QUICK, Job
 
 from .testbed import Testbed
 
 
 class SiteJob(Job):
-    """A job directory on the site's shared file system; its runner is the archive, started by the site's Python."""
+    """A job directory on the site's shared file system; its runner is the archive, started by the site's Python.
+
+    ``executable``: the Apptainer; empty for a plan that has another runtime.
+    """
 
     def __init__(
         self, site: "Site", what: plan.Plan, env: Mapping[str, Sequence[plan.EnvEntry]] | None, executable: Path | str
     ) -> None:
         directory = site.share / secrets.token_hex(4)
-        what = what._replace(runtime=plan.Runtime("apptainer", str(executable), ()), images=str(site.images))
+        if executable:
+            what = what._replace(runtime=plan.Runtime("apptainer", str(executable), ()))
+        what = what._replace(images=str(site.images))
         super().__init__(directory / "job", what, env)
         site.give(directory)
         self.site = site
 
     def start(
-        self, *, job_id: str = "42", restart: int = 0, timings: Timings = QUICK, python: str = ""
+        self,
+        *,
+        job_id: str = "42",
+        restart: int = 0,
+        timings: Timings = QUICK,
+        python: str = "",
+        source: Path = PROJECT,  # the archive's, always
     ) -> subprocess.Popen[str]:
         variables = [
             "PATH=/usr/bin:/bin",
@@ -68,6 +79,13 @@ class Site:
             [*self._enter(), "setpriv", *user, "--", *argv],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/",
         )  # fmt: skip
+
+    def run(self, *argv: str) -> str:
+        """Return what a command says that has to succeed."""
+        process = self.start(["env", "-i", "PATH=/usr/bin:/bin", f"HOME=/home/{self.user}", *argv])
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, output
+        return output
 
     def image(self, name: str, policy: str = "IfNotPresent") -> plan.Image:
         return plan.Image(name, f"docker://{self.registry}/{name}", policy, insecure=True)

@@ -10,11 +10,21 @@ from pathlib import Path
 import pytest
 
 from slurm_plugin.runner import plan
+from slurm_plugin.runner.cache import Cache
 from slurm_plugin.runner.process import send
 from slurm_plugin.runner.proctree import descendants
 from slurm_plugin.runner.state import Terminated, Waiting
 from testbed.paths import Layout
-from tests.slurm_plugin.runner.jobs import Job, container, exec_action, pod, probe, shell
+from tests.slurm_plugin.runner.jobs import (
+    Job,
+    assert_many_sided,
+    container,
+    exec_action,
+    many_sided,
+    pod,
+    probe,
+    shell,
+)
 
 from .runnersite import Site, SiteJob
 from .testbed import Testbed
@@ -193,8 +203,8 @@ def test_a_sub_path_that_is_swapped_for_a_link_before_it_is_mounted_is_not_let_i
     (site.share / "secret").mkdir()
     swapping = site.share / "swapping-apptainer"  # as another container would, between the check and the mount
     swapping.write_text(
-        f'#!/bin/sh\ncd {volume} && [ "$2" = exec ] && [ ! -L bad ] && mv bad aside && ln -s {site.share}/secret bad\n'
-        f'cd / && exec apptainer "$@"\n'
+        f'#!/bin/sh\ncase "$*" in *{volume}/bad:*) cd {volume} && [ -L bad ] || '
+        f'{{ mv bad aside && ln -s {site.share}/secret bad; }}; cd / ;; esac\nexec apptainer "$@"\n'
     )
     swapping.chmod(0o755)
     site.give(volume)
@@ -333,3 +343,24 @@ def test_many_pods_of_one_image_pull_it_once(job: MakeSiteJob, site: Site) -> No
     assert len(words) == len(jobs) + 1, "one of them pulled, the others waited for it"
     assert not list((site.images / "tmp").iterdir())
     assert not list((site.images / "locks").iterdir())
+
+
+def test_a_pod_runs_the_same_under_two_pythons_that_debian_supplies(job: MakeSiteJob, site: Site) -> None:
+    first = job(pod(container("a", "true", image=site.image("library/python:3.11-slim"))))
+    output, _ = first.start().communicate(timeout=300)  # where it has to be pulled
+    assert isinstance(first.container("a").state, Terminated), output
+    image = Cache(str(site.images)).image(first.container("a").image_id.partition("@")[2])
+    older = site.share / "older-python"  # Debian 12's, in that image; the site is Debian 13
+    older.write_text(f'#!/bin/sh\nexec apptainer --silent exec --bind {site.share} {image} python3 "$@"\n')
+    older.chmod(0o755)
+    pythons = ("/usr/bin/python3", str(older))
+    assert len({site.run(python, "-V") for python in pythons}) == 2
+    for python in pythons:
+        files = site.share / secrets.token_hex(4)
+        files.mkdir()
+        site.give(files)
+        values = {"SLURMLET_FILES": str(files), "VALUE": "it's ☃"}
+        env = [plan.EnvEntry(name, value, expand=False, node_field="") for name, value in values.items()]
+        what = many_sided()
+        j = job(what, {each.name: env for each in what.containers}, executable="")
+        assert_many_sided(j, j.run(python=python))

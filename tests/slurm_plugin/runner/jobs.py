@@ -84,6 +84,37 @@ def pod(*containers: plan.Container, **changes: Any) -> plan.Plan:
     )._replace(**changes)
 
 
+def many_sided(**changes: Any) -> plan.Plan:
+    """Return a pod that uses most of the runner: an init container, a sidecar, a restart, hooks, probes, a FIFO of an end."""
+    files = "$SLURMLET_FILES"
+    again = (
+        f"n=$(cat {files}/n 2>/dev/null || echo 0); echo $((n + 1)) > {files}/n; echo run $n; exit $((n == 0 ? 3 : 0))"
+    )
+    waiting = "trap 'echo ended; exit 0' TERM; while :; do sleep 0.05; done"
+    return pod(
+        shell("init", f"echo first > {files}/init", kind=plan.INIT, restart_policy="OnFailure"),
+        shell("side", waiting, kind=plan.SIDECAR, restart_policy="Always",
+              startup_probe=probe(exec_action("/bin/sh", "-c", f"test -e {files}/init"), timeout=20)),
+        shell("again", again, restart_policy="OnFailure"),
+        shell("probed", f"until test -e {files}/n; do sleep 0.05; done; echo $VALUE; sleep 2", restart_policy="OnFailure",
+              post_start=exec_action("/bin/sh", "-c", f"echo hook > {files}/hook"),
+              readiness_probe=probe(exec_action("/bin/sh", "-c", f"test -e {files}/hook"), timeout=20)),
+        restart_policy="OnFailure",
+        **changes,
+    )  # fmt: skip
+
+
+def assert_many_sided(job: "Job", code: int) -> None:
+    """Assert that such a pod went as it has to."""
+    state = job.state()
+    assert (code, state.final) == (0, True), state
+    counts = {each.name: each.restart_count for each in state.containers}
+    assert counts == {"init": 0, "side": 0, "again": 1, "probed": 0}
+    assert (job.log("again", 0), job.log("again", 1)) == (["stdout F run 0"], ["stdout F run 1"])
+    assert job.log("probed") == ["stdout F it's ☃"]
+    assert job.log("side") == ["stdout F ended"]
+
+
 class Job:
     """A job directory and the runners started on it."""
 
@@ -102,7 +133,13 @@ class Job:
         self.processes: list[subprocess.Popen[str]] = []
 
     def start(
-        self, *, job_id: str = "42", restart: int = 0, timings: Timings = QUICK, python: str = ""
+        self,
+        *,
+        job_id: str = "42",
+        restart: int = 0,
+        timings: Timings = QUICK,
+        python: str = "",
+        source: Path = PROJECT,
     ) -> subprocess.Popen[str]:
         environment = {"PATH": os.environ["PATH"], "SLURM_JOB_ID": job_id, "SLURMD_NODENAME": "cn1"}
         if restart:
@@ -114,7 +151,7 @@ class Job:
             "-B",
             "-c",
             _PROGRAM,
-            str(PROJECT),
+            str(source),
             self.directory.path,
             *map(str, timings),
         ]
@@ -124,8 +161,8 @@ class Job:
         self.processes.append(process)
         return process
 
-    def run(self, *, job_id: str = "42", restart: int = 0, python: str = "") -> int:
-        process = self.start(job_id=job_id, restart=restart, python=python)
+    def run(self, *, job_id: str = "42", restart: int = 0, python: str = "", source: Path = PROJECT) -> int:
+        process = self.start(job_id=job_id, restart=restart, python=python, source=source)
         output, _ = process.communicate(timeout=60)
         assert "Traceback" not in output, output
         sys.stdout.write(output)  # shown when the test fails
