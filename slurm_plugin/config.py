@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from .jobdir import Root
+from .runner.runtimes import kinds
 
 
 class Settings(BaseModel):
@@ -176,9 +177,16 @@ class SlurmSettings(Settings):
 class RuntimeSettings(Settings):
     """How containers run: ``apptainer`` (or SingularityCE by its ``executable``), or ``process``: no container at all."""
 
-    kind: Literal["apptainer", "process"] = "apptainer"
+    kind: str = "apptainer"
     executable: str = "apptainer"
     options: tuple[str, ...] = ()
+
+    @field_validator("kind")
+    @classmethod
+    def _is_there(cls, kind: str) -> str:
+        if kind not in kinds():
+            raise ValueError(f"there is no runtime {kind!r}; there are {' and '.join(kinds())}")
+        return kind
 
 
 class RegistrySettings(Settings):

@@ -13,6 +13,7 @@ from .book import Book
 from .cache import Cache
 from .image import ImageConfig, ReadyImage, config_from_json
 from .loop import Loop, Promise
+from .runtimes import load
 from .worker import Worker
 
 _NO_CONFIG = ImageConfig((), (), (), "", "")
@@ -25,6 +26,7 @@ class Images:
     def __init__(
         self, loop: Loop, directory: JobDir, pod: plan.Plan, book: Book, timings: Timings, host: Dict[str, str]
     ) -> None:
+        self._needed: bool = load(pod.runtime.kind).NEEDS_IMAGE
         self._loop = loop
         self._pod = pod
         self._book = book
@@ -35,7 +37,7 @@ class Images:
 
     async def ready(self, container: plan.Container, stop: Promise) -> Optional[ReadyImage]:
         """Return the image, trying for ever; None once ``stop`` is done."""
-        if self._pod.runtime.kind == "process":
+        if not self._needed:
             return ReadyImage("", "", _NO_CONFIG)
         name = container.image.name
         while not stop.done:

@@ -1,4 +1,4 @@
-"""Gets one image into the cache: decided by the pull policy, pulled by Apptainer, once however many jobs ask.
+"""Gets one image into the cache: decided by the pull policy, pulled by the runtime, once however many jobs ask.
 
 Runs in a worker, for it blocks. Everything it says to the runner is a small object: ``{"pulling": true}``, then either
 ``{"ready": …}`` or ``{"failed": reason, "message": …}``.
@@ -12,14 +12,14 @@ import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from .cache import Cache
-from .image import ImageConfig, config_from_json, config_to_json
+from .image import ImageConfig, config_to_json
 from .logins import Login, logins_from_json, matching
 from .plan import Image, Runtime
 from .process import send
 from .proctree import descendants
 from .progress import Progress
 from .registry import Reference, RegistryError, find_digest, is_digest, parse_source
-from .sif import oci_config
+from .runtimes import Wanted, load
 from .worker import Emit
 
 _RENEW_SECONDS = 5.0
@@ -38,12 +38,6 @@ class StuckError(Exception):
     """The pull did not get on."""
 
 
-# mksquashfs takes a quarter of the node's memory if nobody tells it otherwise, and the job's limit would end it.
-# ``pull`` has no word for that; an old runtime whose ``build`` has none either gets ``pull``.
-_BUILD = ("build", "--mksquashfs-args", "-mem 64M -processors 2")
-_PULL = ("pull",)
-
-
 class Paths(NamedTuple):
     """Which images may be paths of the node: below those ``allowed``, and ``apart`` from these, that hold other pods' files."""
 
@@ -54,7 +48,7 @@ class Paths(NamedTuple):
 class Puller(NamedTuple):
     """With what images are pulled.
 
-    ``host`` is the environment of Apptainer, with a TMPDIR on the node; ``logins`` the file with the pod's logins.
+    ``host`` is the environment of the program that pulls, with a TMPDIR on the node; ``logins`` the file with the pod's logins.
     ``patience``: after so many seconds in which nothing came a pull is given up, and others that wait for it may try.
     """
 
@@ -84,7 +78,7 @@ def _ready(image: Image, puller: Puller, emit: Emit) -> Dict[str, Any]:
     if not image.source:
         raise PullError("InvalidImageName", "couldn't parse image name %r: invalid reference format" % image.name)
     if image.source.startswith("/"):
-        return _local(image, puller.paths)
+        return _local(image, puller)
     cache = puller.cache
     reference = parse_source(image.source)
     logins = matching(_read_logins(puller.logins), reference.registry, reference.path)
@@ -116,16 +110,16 @@ def _read_logins(path: str) -> Tuple[Login, ...]:
         return ()  # the pod has no pull secrets
 
 
-def _local(image: Image, paths: Paths) -> Dict[str, Any]:
+def _local(image: Image, puller: Puller) -> Dict[str, Any]:
     """A ``.sif`` file or an unpacked tree that is on the site's file system already, wherever links lead within it."""
-    path = os.path.realpath(image.source)
+    path, paths = os.path.realpath(image.source), puller.paths
     allowed = any(_inside(path, os.path.realpath(each)) for each in paths.allowed)
     apart = [os.path.realpath(each) for each in paths.apart]
     if not allowed or any(_inside(path, each) or _inside(each, path) for each in apart):
         raise PullError("ErrImagePull", "%s is, or leads to, no path that the site allows for images" % image.source)
     if not os.path.exists(path):
         raise PullError("ErrImagePull", "%s: no such file or directory on this node" % image.source)
-    config = None if os.path.isdir(path) else _config_of(path)
+    config = None if os.path.isdir(path) else load(puller.runtime.kind).image_config(path)
     return {"path": path, "image_id": image.source, "config": _json(config), "pulled": False}
 
 
@@ -148,52 +142,34 @@ def _json(config: Optional[ImageConfig]) -> Optional[Dict[str, Any]]:
     return None if config is None else config_to_json(config)
 
 
-def _config_of(path: str) -> Optional[ImageConfig]:
-    try:
-        data = oci_config(path)
-    except ValueError:
-        return None  # another kind of image: its own run script says what it runs
-    return None if data is None else config_from_json(data)
-
-
 def _pull_once(image: Image, reference: Reference, puller: Puller, login: Optional[Login]) -> None:
     digest, cache = reference.version, puller.cache
     lease = cache.lock(digest, lambda: cache.has(digest))
     if lease is None:
         return  # another job has pulled it meanwhile
     temporary = cache.temporary(digest)
-    environment = dict(puller.host, **_login_variables(login))
+    runtime = load(puller.runtime.kind)
+    environment = dict(puller.host, **({} if login is None else runtime.pull_variables(login.username, login.password)))
     try:
         if cache.has(digest):
             return
         cache.allow(digest, login)  # before it can be seen: without a note it would be anybody's
         source = "%s://%s@%s" % (reference.scheme, reference.repository, digest)
-        for command in (_BUILD, _PULL):
-            argv = (
-                [puller.runtime.executable or "apptainer", "--silent"] + list(command) + ["--force", "--disable-cache"]
-            )
-            argv += ["--no-https"] if image.insecure else []
+        commands = runtime.pull_commands(Wanted(puller.runtime, source, temporary, image.insecure))
+        for argv in commands:
             try:
-                _run(argv + [temporary, source], environment, lease.renew, puller.patience)
+                _run(argv, environment, lease.renew, puller.patience)
                 break
             except PullError as error:
-                if command is _PULL or "unknown flag" not in str(error):
+                if argv is commands[-1] or "unknown flag" not in str(error):
                     raise
             except StuckError as error:
                 raise PullError("ErrImagePull", "%s: %s; given up" % (reference.registry, error)) from error
-        cache.add(temporary, digest, _config_of(temporary))
+        cache.add(temporary, digest, runtime.image_config(temporary))
     finally:
         if os.path.exists(temporary):
             os.unlink(temporary)
         lease.release()
-
-
-def _login_variables(login: Optional[Login]) -> Dict[str, str]:
-    """Return how Apptainer and its forerunners are told a login: not on the command line, which every user sees."""
-    if login is None:
-        return {}
-    words = {"DOCKER_USERNAME": login.username, "DOCKER_PASSWORD": login.password}
-    return {prefix + name: word for prefix in ("APPTAINER_", "SINGULARITY_") for name, word in words.items()}
 
 
 def _run(argv: List[str], environment: Dict[str, str], renew: Callable[[], None], patience: float) -> None:

@@ -173,8 +173,7 @@ def run_rank(path: str) -> int:
             make_gate(runtime.gate_directory(setting))
             setting = setting._replace(gated=True)
         os.makedirs(setting.scratch, mode=0o700, exist_ok=True)
-        if hasattr(runtime, "prepare"):
-            runtime.prepare(setting)
+        runtime.prepare(setting)
         launch = runtime.launch(setting)
         if guarded:
             guard(runtime, setting)

@@ -84,8 +84,7 @@ class RunningContainer:
     def _launch(self) -> Launch:
         if self.step is not None:
             return self.step.launch()
-        if hasattr(self._shared.runtime, "prepare"):
-            self._shared.runtime.prepare(self.setting)
+        self._shared.runtime.prepare(self.setting)
         launch: Launch = self._shared.runtime.launch(self.setting)
         return launch
 

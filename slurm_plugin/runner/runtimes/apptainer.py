@@ -13,12 +13,14 @@ All of it was tried with Apptainer 1.4.5.
 import os
 import re
 import shlex
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
 from .. import gate
+from ..image import ImageConfig, config_from_json
 from ..process import Launch, StartError
 from ..proctree import descendants, namespace_depth
-from .base import Bind, InexpressibleError, Setting, job_variables
+from ..sif import oci_config
+from .base import Bind, InexpressibleError, Setting, Wanted, job_variables
 
 ISOLATED = True
 NEEDS_IMAGE = True
@@ -162,6 +164,33 @@ def _find(executable: str, path: str) -> str:
         if directory and os.access(candidate, os.X_OK):
             return candidate
     raise StartError("%s is not installed on this node: not found in %s" % (executable, path or "an empty PATH"))
+
+
+# mksquashfs takes a quarter of the node's memory if nobody tells it otherwise, and the job's limit would end it.
+# ``pull`` has no word for that; an old Apptainer whose ``build`` has none either gets ``pull``.
+_BUILD = ("build", "--mksquashfs-args", "-mem 64M -processors 2")
+
+
+def pull_commands(wanted: Wanted) -> List[List[str]]:
+    """Return what makes a registry's image a file; the next one where the program does not know an option."""
+    tail = ["--force", "--disable-cache"] + (["--no-https"] if wanted.insecure else []) + [wanted.path, wanted.source]
+    program = [wanted.runtime.executable or "apptainer", "--silent"]
+    return [program + list(words) + tail for words in (_BUILD, ("pull",))]
+
+
+def pull_variables(user: str, password: str) -> Dict[str, str]:
+    """Return how Apptainer and its forerunners are told a login: not on the command line, which every user sees."""
+    words = {"DOCKER_USERNAME": user, "DOCKER_PASSWORD": password}
+    return {prefix + name: word for prefix in ("APPTAINER_", "SINGULARITY_") for name, word in words.items()}
+
+
+def image_config(path: str) -> Optional[ImageConfig]:
+    """Return what an image says of itself; None for one of another kind, whose own run script says what it runs."""
+    try:
+        data = oci_config(path)
+    except ValueError:
+        return None
+    return None if data is None else config_from_json(data)
 
 
 def inner_processes(pid: int) -> List[int]:

@@ -42,6 +42,15 @@ class Setting(NamedTuple):
     gated: bool = True
 
 
+class Wanted(NamedTuple):
+    """An image to be pulled into a file. ``source`` names it by its digest; ``insecure``: the registry speaks plain HTTP."""
+
+    runtime: Runtime
+    source: str
+    path: str
+    insecure: bool
+
+
 _PREFIXES: Tuple[str, ...] = ("SLURM_", "SLURMD_NODENAME")
 _RANK_PREFIXES: Tuple[str, ...] = ("PMI_", "PMI2_", "PMIX_", "PALS_", "OMPI_MCA_", "SLINGSHOT_")
 _WITHHELD = ("SLURM_JWT", "SLURM_CONF", "SLURM_EXPORT_ENV")  # a credential, a path of the node, an option of srun

@@ -27,6 +27,10 @@ def _find(word: str, path: str) -> str:
     raise StartError('exec: "%s": executable file not found in $PATH' % word)
 
 
+def prepare(setting: Setting) -> None:
+    """There is nothing to be made."""
+
+
 def launch(setting: Setting) -> Launch:
     """Return what to execute. StartError if the command does not exist."""
     environment: Dict[str, str] = {name: setting.host[name] for name in _INHERITED if name in setting.host}
