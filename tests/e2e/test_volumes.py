@@ -11,7 +11,7 @@ from testbed.paths import Layout
 from testbed.ports import Port
 from testbed.registry import PRIVATE_PASSWORD, PRIVATE_USER
 
-from .agents import Agent, running
+from .agents import SITE_PYTHON, Agent, running
 from .pods import Manifest, Pods, make_pods, manifest
 from .testbed import Testbed
 from .waiting import wait_until
@@ -29,18 +29,21 @@ while :; do
 done
 """
 CLIENT = """
-import json, os, ssl, urllib.request
-home = "/var/run/secrets/kubernetes.io/serviceaccount/"
-read = lambda name: open(home + name).read()
-host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
-url = f"https://{host}:{port}/api/v1/namespaces/{read('namespace')}/pods"
-request = urllib.request.Request(url, headers={"Authorization": "Bearer " + read("token")})
-context = ssl.create_default_context(cafile=home + "ca.crt")
-assert context.check_hostname
-with urllib.request.urlopen(request, context=context, timeout=30) as answer:
-    print([pod["metadata"]["name"] for pod in json.load(answer)["items"] if pod["metadata"]["name"] == "client"])
-print("TOKEN", read("token"))
+from kubernetes import client, config
+config.load_incluster_config()
+namespace, token = (open("/var/run/secrets/kubernetes.io/serviceaccount/" + name).read() for name in ("namespace", "token"))
+found = client.CoreV1Api().list_namespaced_pod(namespace, _request_timeout=30).items
+print([pod.metadata.name for pod in found if pod.metadata.name == "client"])
+print("TOKEN", token)
+other = client.Configuration.get_default_copy()
+other.tls_server_name, other.retries = "another.test", False
+try:
+    client.CoreV1Api(client.ApiClient(other)).list_namespaced_pod(namespace, _request_timeout=30)
+except Exception as error:
+    print("REFUSED", "CERTIFICATE_VERIFY_FAILED" in str(error) or "doesn't match" in str(error), ascii(str(error)))
 """
+# The site's own Python, which has the official client: any container may have it for its paths.
+SOFTWARE = ("/usr", "/lib", "/lib64", "/opt/slurmlet/venv")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,7 @@ def node(testbed: Testbed) -> Iterator[Agent]:
     ]
     settings = {
         "registries": registries,
-        "host_paths": [DATA],
+        "host_paths": [DATA, *SOFTWARE],
         "persistent_volumes": [{"nfs": NFS, "path": DATA + "/teams/{rest}"}],
         "api_server": layout.endpoint(Port.API_SERVER),
     }
@@ -112,7 +115,13 @@ def live(pods: Pods, node: Agent) -> str:
     wait_until("the first content", lambda: seen(pods), seconds=30)
     pods.apply(config_map("live", a="2", b="2"), secret("live", word="new"))
     # These take their time, and may do so while the other tests are at work.
-    client = manifest("client", node, "python3", "-c", CLIENT, image="python:3.11-slim")
+    client = manifest("client", node, SITE_PYTHON, "-c", CLIENT)
+    names = {path: path.strip("/").replace("/", "-") for path in SOFTWARE}
+    volumes(
+        client,
+        {path: {"name": name, "readOnly": True} for path, name in names.items()},
+        **{name: {"hostPath": {"path": path}} for path, name in names.items()},
+    )
     del client["spec"]["automountServiceAccountToken"]
     client["spec"]["restartPolicy"] = "OnFailure"
     greedy = manifest("greedy", node, "sh", "-c", "head -c 3000000 /dev/zero > /d/file; sleep 600")
@@ -326,12 +335,13 @@ def test_pull_secrets_open_a_private_registry_to_their_pods_alone(pods: Pods, no
     pods.kubectl("delete", "pod", "nobody", "--wait=false")
 
 
-def test_43_an_in_cluster_client_lists_pods_with_a_token_that_is_bound_to_its_pod(
+def test_43_the_python_clients_in_cluster_configuration_works_with_a_token_that_is_bound_to_its_pod(
     pods: Pods, testbed: Testbed, live: str
 ) -> None:
-    pods.wait_phase("client", "Succeeded", seconds=400)
-    listed, line = pods.kubectl("logs", "client").splitlines()
+    pods.wait_phase("client", "Succeeded", seconds=120)
+    listed, line, refused = pods.kubectl("logs", "client").splitlines()
     assert listed == "['client']"
+    assert refused.startswith("REFUSED True"), "the server's name is checked"
     body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": line.split()[1]}}
     review = json.loads(testbed.kubectl("create", "--filename=-", "--output=json", stdin=json.dumps(body)))
     found = pods.get("client")
