@@ -97,13 +97,17 @@ _IS = {
 
 
 def _host_path(volume: plan.Volume) -> str:
-    """Check a hostPath by its type, and make it where the type says so (modes as the kubelet's)."""
+    """Check a hostPath by its type, and make it where the type says so."""
     kind = volume.path_type
-    if kind == "DirectoryOrCreate" and not os.path.exists(volume.path):
-        os.makedirs(volume.path, mode=0o755)
-        os.chmod(volume.path, 0o755)  # noqa: S103 - the umask had its say
-    if kind == "FileOrCreate" and not os.path.exists(volume.path):
-        os.close(os.open(volume.path, os.O_WRONLY | os.O_CREAT, 0o644))
+    if kind.endswith("OrCreate") and not os.path.exists(volume.path):
+        umask = os.umask(0o022)  # the kubelet's: others may read what is made
+        try:
+            if kind == "DirectoryOrCreate":
+                os.makedirs(volume.path)
+            else:
+                os.close(os.open(volume.path, os.O_WRONLY | os.O_CREAT, 0o644))
+        finally:
+            os.umask(umask)
     wanted = kind[: -len("OrCreate")] if kind.endswith("OrCreate") else kind
     try:
         mode = os.stat(volume.path).st_mode

@@ -104,6 +104,18 @@ def test_pod_whose_empty_dir_outgrows_its_limit_is_evicted(job: MakeJob, tmp_pat
     assert state.message == 'Usage of EmptyDir volume "v" exceeds the limit "1Mi". '
 
 
+def test_host_paths_are_made_for_others_to_read_whatever_the_runners_umask(job: MakeJob, tmp_path: Path) -> None:
+    made = {"DirectoryOrCreate": tmp_path / "new" / "deep", "FileOrCreate": tmp_path / "file"}
+    volumes = tuple(plan.Volume(f"v{len(kind)}", plan.HOST_PATH, str(path), kind, 0) for kind, path in made.items())
+    before = os.umask(0o077)
+    try:
+        assert job(pod(shell("a", "true"), volumes=volumes)).run() == 0
+    finally:
+        os.umask(before)
+    modes = [path.stat().st_mode & 0o777 for path in (tmp_path / "new", *made.values())]
+    assert modes == [0o755, 0o755, 0o644]
+
+
 @pytest.mark.parametrize("kind", [plan.CLAIM, plan.HOST_PATH])
 def test_links_of_a_volume_do_not_lead_to_other_pods_files(job: MakeJob, tmp_path: Path, kind: str) -> None:
     (tmp_path / "innocent").symlink_to(tmp_path / "pods")
