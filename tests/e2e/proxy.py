@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 class Proxy:
     """Listens on a free loopback port for one target, or on a unix socket (``listen``) for another. ``cut`` drops every connection and refuses new ones.
 
-    The other faults are for the connections there are; those that come after are sound.
+    The other faults, but ``slow``, are for the connections there are; those that come after are sound.
     """
 
     def __init__(self, target: str, port: int = 0, *, listen: str = "") -> None:
         self._target = (target, port)
         self._listen = listen
         self._open = True
+        self._slowness = 0.0
         self._writers: set[asyncio.StreamWriter] = set()
         self._pipes: set[_Pipe] = set()
         self._connections: set[asyncio.Task[None]] = set()
@@ -58,6 +59,8 @@ class Proxy:
             far_reader, far_writer = await far
             pair.add(far_writer)
             pipes = {_Pipe(reader, far_writer, self._carry), _Pipe(far_reader, writer, self._carry, answers=True)}
+            for pipe in pipes:
+                pipe.delay = self._slowness
             self._writers |= pair
             self._pipes |= pipes
             copies = [asyncio.create_task(pipe.copy()) for pipe in pipes]
@@ -126,6 +129,11 @@ class Proxy:
                     pipe.left = count
 
         self._loop.call_soon_threadsafe(swallow)
+
+    def slow(self, seconds: float) -> None:
+        """Let each piece wait so long, of the connections that come after, too."""
+        self._slowness = seconds
+        self.delay(seconds)
 
     def join(self) -> None:
         """Let connections through again."""
