@@ -28,6 +28,7 @@ from tests.slurm_plugin.runner.jobs import (
 
 from .runnersite import Site, SiteJob
 from .testbed import Testbed
+from .waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 FOREVER = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
@@ -364,3 +365,36 @@ def test_a_pod_runs_the_same_under_two_pythons_that_debian_supplies(job: MakeSit
         what = many_sided()
         j = job(what, {each.name: env for each in what.containers}, executable="")
         assert_many_sided(j, j.run(python=python))
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Path]:
+    """A memory cgroup of the kernel's, of 300 MiB, as Slurm's task/cgroup makes one for a job."""
+    version1, version2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+    name = f"slurmlet-test-{secrets.token_hex(4)}"
+    if (version1 / "memory.limit_in_bytes").exists():
+        made, limit = version1 / name, "memory.limit_in_bytes"
+    elif "memory" in (version2 / "cgroup.subtree_control").read_text().split():
+        made, limit = version2 / name, "memory.max"
+    else:
+        pytest.skip("no memory cgroup can be made here")
+    made.mkdir()
+    (made / limit).write_text(str(300 << 20))
+    yield made
+    wait_until("the cgroup to be empty", lambda: not (made / "cgroup.procs").read_text())
+    made.rmdir()
+
+
+def test_31_the_container_that_the_kernel_killed_for_memory_is_oom_killed_and_no_other(
+    job: MakeSiteJob, busybox: plan.Image, cgroup: Path
+) -> None:
+    greedy = shell("greedy", "sleep 1; head -c 600000000 /dev/zero | tail -c 500000000 > /dev/null", image=busybox)
+    j = job(pod(greedy, shell("other", FOREVER, image=busybox), shell("killed", "kill -KILL $$$$", image=busybox)))
+    process = j.start()
+    (cgroup / "cgroup.procs").write_text(str(process.pid))
+    j.wait_until(lambda j: isinstance(j.container("greedy").state, Terminated))
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert (ending(j, "greedy").reason, ending(j, "greedy").exit_code) == ("OOMKilled", 137)
+    assert (ending(j, "other").reason, ending(j, "other").exit_code) == ("Completed", 0)
+    assert (ending(j, "killed").reason, ending(j, "killed").exit_code) == ("Error", 137)
