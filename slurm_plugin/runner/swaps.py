@@ -6,8 +6,9 @@ so it is looked at after the runtime has mounted it, while the container waits a
 
 import os
 import signal
+import stat
 import sys
-from typing import Any, Sequence
+from typing import Any, List, Sequence
 
 from .gate import Gate
 from .join import JoinError, open_by_entering
@@ -17,6 +18,7 @@ from .proctree import started_at
 from .runtimes import Bind, Setting
 
 _LOOK_SECONDS = 0.5
+_MOST_LINKS = 40  # path_resolution(7)
 
 
 class Check:
@@ -49,13 +51,47 @@ class Check:
         return not self.refusal
 
     def _compare(self, pid: int, bind: Bind) -> None:
-        descriptor = open_by_entering(self._loop, pid, bind.target, os.O_PATH)
         try:
-            found = os.fstat(descriptor)
-        finally:
-            os.close(descriptor)
+            found = _stat_below("/proc/%d/root" % pid, bind.target)
+        except PermissionError:  # it is the container's own user namespace that has mounted its root
+            descriptor = open_by_entering(self._loop, pid, bind.target, os.O_PATH)
+            try:
+                found = os.fstat(descriptor)
+            finally:
+                os.close(descriptor)
         if (found.st_dev, found.st_ino) != bind.identity:
             self.refusal = "%s was swapped for something else before it was mounted" % bind.source
+
+
+def _stat_below(root: str, path: str) -> os.stat_result:
+    """Return what is at a path for one whose root directory is ``root``: no link leads out of it. OSError."""
+    opened = [os.open(root, os.O_PATH | os.O_DIRECTORY)]
+    try:
+        at, names, links = [opened[0]], path.split("/"), 0
+        while names:
+            name = names.pop(0)
+            if name == "..":
+                at = at[:-1] or [opened[0]]
+            if name in ("", ".", ".."):
+                continue
+            opened.append(os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=at[-1]))
+            if not stat.S_ISLNK(os.fstat(opened[-1]).st_mode):
+                at.append(opened[-1])
+                continue
+            links += 1
+            if links > _MOST_LINKS:
+                raise OSError("too many links in %s" % path)
+            target = os.readlink(name, dir_fd=at[-1])
+            names = target.split("/") + names
+            at = [opened[0]] if target.startswith("/") else at
+        return os.fstat(at[-1])
+    finally:
+        _close(opened)
+
+
+def _close(descriptors: List[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def guard(runtime: Any, setting: Setting) -> None:
