@@ -1,9 +1,10 @@
 """Runs a command inside a running container: its namespaces, root, environment, working directory; the same user.
 
-Works where the container's user namespace is the user's own (Apptainer without setuid), and for the ``process``
-runtime, which has no namespaces. Nothing of the container's environment acts on the node: it is given to execve inside.
+Works where the container's user namespace is the user's own (Apptainer without setuid, or with ``--userns``), and for
+the ``process`` runtime, which has no namespaces. Nothing of the container's environment acts on the node: it is given to execve inside.
 """
 
+import errno
 import fcntl
 import os
 import termios
@@ -112,7 +113,9 @@ def _enter(libc: Any, pid: int, since: int = -1) -> None:
         if name == "mnt":  # its root may be open only to those in its user namespace, and /proc is still the node's
             root = os.open("/proc/%d/root" % pid, os.O_RDONLY | os.O_DIRECTORY)
         if libc.setns(descriptor, 0) != 0:
-            raise JoinError("its %s namespace: %s" % (name, os.strerror(ctypes.get_errno())))
+            code = ctypes.get_errno()
+            why = "; a setuid Apptainer made it, whose option --userns would help" if "user" not in names else ""
+            raise JoinError("its %s namespace: %s%s" % (name, os.strerror(code), why if code == errno.EPERM else ""))
     if root >= 0:
         os.fchdir(root)
         os.chroot(".")
