@@ -185,7 +185,7 @@ class RuntimeSettings(Settings):
     @classmethod
     def _is_there(cls, kind: str) -> str:
         if kind not in kinds():
-            raise ValueError(f"there is no runtime {kind!r}; there are {' and '.join(kinds())}")
+            raise ValueError(f"must be {' or '.join(map(repr, kinds()))}")
         return kind
 
 

@@ -57,7 +57,7 @@ def test_every_runtime_has_what_the_runner_asks_of_it(kind: str) -> None:
 def test_a_runtime_that_is_not_there_is_refused_and_the_others_are_named(kind: str) -> None:
     with pytest.raises(ValueError, match="there are apptainer and process"):
         load(kind)
-    with pytest.raises(ValueError, match="there are apptainer and process"):
+    with pytest.raises(ValueError, match="must be 'apptainer' or 'process'"):
         RuntimeSettings(kind=kind)
 
 
