@@ -2,7 +2,8 @@
 
 Rule (Kubernetes 1.36, ``component-helpers/resource``): the sum of containers and sidecar containers, or, where larger,
 an init container together with the sidecar containers started before it; plus the pod's overhead. A container counts
-by its limit where it has one, else by its request. Pod-level resources, where set, replace the containers' sums.
+by its limit where it has one, else by its request. Pod-level limits, where set, replace the containers' sums; pod-level
+requests alone do not lower what the containers' limits let them use.
 
 With many ranks (``mpi``) all of it is what one node has: the CPUs of the container that runs on every rank are counted
 once for each of the node's tasks.
@@ -84,7 +85,8 @@ def effective(pod: Pod, ranks: RankWishes | None = None) -> Amounts:
     result = _combine(_combine(total, sidecars, _add), peak, max)
     if spec.resources is not None:
         whole = amounts(spec.resources, "spec.resources")
-        result = _combine(result, whole, max) if ranks is not None else {**result, **whole}
+        limited = {} if ranks is not None else {name: whole[name] for name in spec.resources.limits}
+        result = {**_combine(result, whole, max), **limited}
     overhead = {name: parse_quantity(value, f"spec.overhead[{name}]") for name, value in spec.overhead.items()}
     return _combine(result, overhead, _add)
 

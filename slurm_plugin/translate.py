@@ -156,9 +156,11 @@ def _dependencies(wishes: Annotations, jobs: Mapping[str, str]) -> tuple[str, ..
 
 def _needs(pod: Pod, wishes: Annotations, settings: PodSettings, ranks: mpi.RankWishes | None) -> Requirements:
     need = requirements(pod, settings, gpu_type=gpus.gpu_type(pod, wishes, settings), ranks=ranks)
+    # With ranks, the annotation is one container's: what the others ask for has been added to it.
+    by_annotation = wishes.cpus_per_task if ranks is None else None
     return replace(
         need,
-        cpus=need.cpus if wishes.cpus_per_task is None else wishes.cpus_per_task,
+        cpus=need.cpus if by_annotation is None else by_annotation,
         memory_mib=need.memory_mib if wishes.memory_mib is None else wishes.memory_mib,
         gres=_gres(need, wishes),
     )

@@ -59,6 +59,12 @@ def test_cpus_are_per_task_memory_and_gpus_per_node_and_helpers_on_every_node() 
     assert [each.ranks is not None for each in translation.plan.containers] == [True, False]
 
 
+def test_what_the_other_containers_ask_for_is_added_to_the_cpus_of_the_annotation() -> None:
+    translation = ranks(container(), container("helper", resources=requests(cpu="2")), ntasks="4", cpus_per_task="3")
+    assert translation.job.cpus == 4  # 4 tasks of 3, and 2 of the helper, among 4 tasks
+    assert chosen(translation).cpus_per_task == 3
+
+
 def test_an_annotation_names_the_container_that_runs_on_every_rank() -> None:
     translation = ranks(container("a"), container("b"), ntasks="2", mpi_container="b")
     assert [each.ranks is not None for each in translation.plan.containers] == [False, True]

@@ -55,6 +55,11 @@ def test_resources_of_the_pod_replace_the_containers_sum_and_overhead_is_added()
     assert effective(pod)["cpu"] == 7
 
 
+def test_a_request_of_the_pod_does_not_lower_what_its_containers_limits_are() -> None:
+    pod = make_pod(container(resources={"limits": {"cpu": "8"}}), resources=requests(cpu="4", memory="1Gi"))
+    assert effective(pod) == {"cpu": 8, "memory": 2**30}
+
+
 def test_amounts_become_slurms_units_rounded_up() -> None:
     pod = make_pod(container(resources=requests(cpu="1100m", memory="1", ephemeral_storage="1Gi")))
     need = requirements(pod, PodSettings(overhead_memory_mib=10))
