@@ -261,7 +261,10 @@ class ResourceMapping(Settings):
 
 
 class PodSettings(Settings):
-    """What pods get where they say nothing.
+    """What pods get where they say nothing, or too little.
+
+    A job has no less than the ``minimum_``: CPUs and memory (the overhead included) on each of its nodes. Where neither
+    the pod nor the site says how much, it is Slurm's own default. The policy's ceilings hold all the same.
 
     ``overhead_memory_mib`` is added to each job's memory for the runner, the container starter and the pulling of
     images, none of which Kubernetes would charge to the pod.
@@ -279,6 +282,9 @@ class PodSettings(Settings):
     default_memory_mib: int | None = Field(default=None, ge=1)
     overhead_memory_mib: int = Field(default=256, ge=0)
     default_time_limit_minutes: int | None = Field(default=None, ge=1)
+    minimum_cpus: int = Field(default=1, ge=1)
+    minimum_memory_mib: int = Field(default=1, ge=1)
+    minimum_time_limit_minutes: int = Field(default=1, ge=1)
     container_log_max_mib: int = Field(default=10, ge=1)
     container_log_max_files: int = Field(default=5, ge=2)
     host_paths: tuple[AbsolutePath, ...] = ()

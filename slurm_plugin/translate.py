@@ -76,13 +76,14 @@ def _warning_seconds(pod: Pod, limit_minutes: int | None = None) -> int:
 
 def _time_limit(pod: Pod, wishes: Annotations, settings: PodSettings, rule: PolicyRule) -> int | None:
     """Return the time limit in minutes: the annotation's; else room for activeDeadlineSeconds; else the site's default."""
-    ceiling = rule.max_time_limit_minutes
+    ceiling, least = rule.max_time_limit_minutes, settings.minimum_time_limit_minutes
     if (wish := wishes.time_limit_minutes) is not None:
-        policy.check_ceiling(wish, ceiling, field_of("time-limit"), "minutes")
-        return wish
+        limit = max(wish, least)
+        policy.check_ceiling(limit, ceiling, field_of("time-limit"), "minutes")
+        return limit
     if (deadline := pod.spec.active_deadline_seconds) is not None:
         # The runner ends the pod at its deadline; Slurm's own limit must leave it the time to do so.
-        limit = ceil((deadline + _warning_seconds(pod)) / 60)
+        limit = max(ceil((deadline + _warning_seconds(pod)) / 60), least)
         policy.check_ceiling(limit, ceiling, "spec.activeDeadlineSeconds", "minutes, the grace period included,")
         return limit
     return min((m for m in (settings.default_time_limit_minutes, ceiling) if m is not None), default=None)
@@ -158,10 +159,13 @@ def _needs(pod: Pod, wishes: Annotations, settings: PodSettings, ranks: mpi.Rank
     need = requirements(pod, settings, gpu_type=gpus.gpu_type(pod, wishes, settings), ranks=ranks)
     # With ranks, the annotation is one container's: what the others ask for has been added to it.
     by_annotation = wishes.cpus_per_task if ranks is None else None
+    cpus = need.cpus if by_annotation is None else by_annotation
+    memory = need.memory_mib if wishes.memory_mib is None else wishes.memory_mib
+    per_node = 1 if ranks is None else ranks.layout.tasks_per_node
     return replace(
         need,
-        cpus=need.cpus if by_annotation is None else by_annotation,
-        memory_mib=need.memory_mib if wishes.memory_mib is None else wishes.memory_mib,
+        cpus=max(cpus, ceil(settings.minimum_cpus / per_node)),
+        memory_mib=None if memory is None else max(memory, settings.minimum_memory_mib),
         gres=_gres(need, wishes),
     )
 

@@ -106,6 +106,8 @@ RESOURCES = (
     Case("memory without overhead", ("--mem=64M",), (asks(memory="64Mi"),), site={"pods": {"overhead_memory_mib": 0}}),
     Case("the site's default memory", ("--mem=756M",), site={"pods": {"default_memory_mib": 500}}),
     Case("the site's default cpus", ("--cpus-per-task=3",), site={"pods": {"default_cpus": 3}}),
+    Case("the site's minimums", ("--cpus-per-task=2", "--mem=700M", "--time=10"), (asks(cpu="1", memory="64Mi"),), {"time-limit": "5"},
+         site={"pods": {"minimum_cpus": 2, "minimum_memory_mib": 700, "minimum_time_limit_minutes": 10}}),
     Case("temporary space", ("--tmp=100M",), (asks(ephemeral_storage="100Mi"),)),
     Case("temporary space rounded up", ("--tmp=96M",), (asks(ephemeral_storage="100M"),)),
     Case("a big init container", ("--cpus-per-task=4",), (asks(cpu=1),), spec={"initContainers": [container("i", **asks(cpu=4))]}),

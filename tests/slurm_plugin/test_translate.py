@@ -71,6 +71,24 @@ def test_the_time_limit_and_its_warning(
     assert (result.time_limit_minutes, result.warning_seconds) == (minutes, warning)
 
 
+@pytest.mark.parametrize(
+    ("spec", "annotations", "minutes"),
+    [
+        ({}, {"time-limit": "5"}, 15),
+        ({}, {"time-limit": "16"}, 16),
+        ({"activeDeadlineSeconds": 60}, {}, 15),
+        ({}, {}, None),  # the partition's default
+    ],
+)
+def test_no_time_limit_is_below_the_sites_minimum(spec: Json, annotations: Json, minutes: int | None) -> None:
+    assert job(spec, annotations, pods={"minimum_time_limit_minutes": 15}).time_limit_minutes == minutes
+
+
+def test_a_minimum_above_a_ceiling_is_refused_with_the_ceiling() -> None:
+    with pytest.raises(PolicyError, match="15 minutes is more than"):
+        job({}, {"time-limit": "5"}, pods={"minimum_time_limit_minutes": 15}, policy=[{"max_time_limit_minutes": 10}])
+
+
 @pytest.mark.parametrize("deadline", [1, 59, 60, 61, 3599, 86400])
 @pytest.mark.parametrize("grace", [0, 30, 3600])
 def test_slurms_time_limit_never_comes_before_the_pods_own_deadline(deadline: int, grace: int) -> None:
@@ -128,6 +146,23 @@ def test_resources_become_the_jobs() -> None:
     pod = make_pod(container(resources=requests(cpu="1500m", memory="1Gi", ephemeral_storage="1Mi")))
     result = translate(pod, make_site(pods={"overhead_memory_mib": 64})).job
     assert (result.cpus, result.memory_mib, result.tmp_mib) == (2, 1088, 1)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "cpus", "memory"),
+    [
+        ({}, 4, 500),
+        ({"cpus-per-task": "2", "mem-per-node": "400"}, 4, 500),
+        ({"cpus-per-task": "5", "mem-per-node": "600"}, 5, 600),
+        ({"ntasks": "3"}, 2, 500),  # on a node: 6
+        ({"nodes": "2"}, 4, 500),
+    ],
+)
+def test_a_job_has_no_less_on_a_node_than_the_sites_minimums(annotations: Json, cpus: int, memory: int) -> None:
+    named = {f"slurmlet.io/{name}": value for name, value in annotations.items()}
+    pod = make_pod(container(resources=requests(cpu="1", memory="64Mi")), annotations=named)
+    result = translate(pod, make_site(pods={"minimum_cpus": 4, "minimum_memory_mib": 500})).job
+    assert (result.cpus, result.memory_mib) == (cpus, memory)
 
 
 @pytest.mark.parametrize(
