@@ -243,14 +243,16 @@ def enforcement(output: str) -> Enforcement:
     """Return what ``commands.configuration`` says of limits (slurm.conf(5), cgroup.conf(5) of 22.05 to 26.05).
 
     Memory is kept to by cgroups, or by the accounting's looks at it now and then (``OverMemoryKill``). Cores are also
-    kept to by ``task/affinity``, which a job that means to can undo.
+    kept to by ``task/affinity``, which a job that means to can undo; where only memory is counted (``CR_Memory``), or
+    nothing is, jobs have no cores of their own.
     """
     found = dict(re.findall(r"^(\w+) += (\S+) *$", output, re.MULTILINE))
     task = found.get("TaskPlugin", "").split(",")
     cgroups = {name for name, value in found.items() if name.startswith("Constrain") and value == "yes"}
     constrained = cgroups if "task/cgroup" in task else set[str]()
+    shared = "CR_MEMORY" in found.get("SelectTypeParameters", "").upper().split(",")
     return Enforcement(
-        cores="ConstrainCores" in constrained or "task/affinity" in task,
+        cores=("ConstrainCores" in constrained or "task/affinity" in task) and not shared,
         memory="ConstrainRAMSpace" in constrained or "OverMemoryKill" in found.get("JobAcctGatherParams", ""),
         devices="ConstrainDevices" in constrained,
     )

@@ -5,11 +5,12 @@ Slurm maintenance must not do that. Whether Slurm answers is the condition ``Slu
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import NAMESPACE_DNS, uuid5
 
+from slurm_plugin.cluster import Enforcement
 from slurm_plugin.podstatus import timestamp
 from slurm_plugin.quantity import parse_quantity
 
@@ -31,6 +32,7 @@ class NodeFacts:
 
     ``capacity`` and ``allocatable`` are None while Slurm was never asked: what the object has is then kept.
     ``slurm_error`` None: Slurm answers. ``port`` is the kubelet API's. ``websockets``: the port serves them.
+    ``enforcement`` None: Slurm does not tell.
     """
 
     settings: NodeSettings
@@ -42,6 +44,7 @@ class NodeFacts:
     slurm_error: str | None = "not asked yet"
     labels: Mapping[str, str] = field(default_factory=dict)
     websockets: bool = False
+    enforcement: Enforcement | None = None
 
 
 def node_path(name: str) -> str:
@@ -120,24 +123,34 @@ def _node_info(facts: NodeFacts) -> Json:
     }
 
 
+def _enforcing(enforcement: Enforcement | None) -> tuple[str, str, str]:
+    """Return status, reason and message of the condition that says whether Slurm keeps jobs to what they asked for."""
+    if enforcement is None:
+        return "Unknown", "SlurmDoesNotTell", "Slurm does not tell what it keeps jobs to"
+    if free := [what for what, holds in asdict(enforcement).items() if not holds]:
+        message = f"Slurm does not keep jobs to their own {', '.join(free)}: see TaskPlugin and cgroup.conf"
+        return "False", "NotAllEnforced", message
+    return "True", "AllEnforced", "Slurm keeps jobs to their own cores, memory and devices"
+
+
 def _conditions(facts: NodeFacts, old: Sequence[Mapping[str, Any]], now: float) -> list[Json]:
     reachable = facts.slurm_error is None
     wanted = [
-        ("MemoryPressure", False, "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-        ("DiskPressure", False, "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-        ("PIDPressure", False, "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
-        ("Ready", True, "KubeletReady", "kubelet is posting ready status"),
+        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
         (
             "SlurmReachable",
-            reachable,
+            "True" if reachable else "False",
             "SlurmAnswers" if reachable else "SlurmUnreachable",
             "Slurm answers" if facts.slurm_error is None else facts.slurm_error,
         ),
+        ("SlurmEnforcesResources", *_enforcing(facts.enforcement)),
     ]
     before = {condition["type"]: condition for condition in old}
     result = []
-    for kind, value, reason, message in wanted:
-        status = "True" if value else "False"
+    for kind, status, reason, message in wanted:
         same = before.get(kind, {}).get("status") == status
         transition = before[kind].get("lastTransitionTime") if same else None
         result.append({
@@ -157,7 +170,7 @@ def differs(status: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
 
 
 def _comparable(status: Mapping[str, Any]) -> Json:
-    ours = {"MemoryPressure", "DiskPressure", "PIDPressure", "Ready", "SlurmReachable"}
+    ours = {"MemoryPressure", "DiskPressure", "PIDPressure", "Ready", "SlurmReachable", "SlurmEnforcesResources"}
     conditions = {
         c["type"]: (c.get("status"), c.get("reason"), c.get("message"))
         for c in status.get("conditions") or ()

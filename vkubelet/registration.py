@@ -217,6 +217,7 @@ class Registration:
             self._facts,
             slurm_version=cluster.version,
             labels=nodelabels.labels(cluster),
+            enforcement=cluster.enforcement,
             capacity=capacity(cluster, self._resources, settings),
             allocatable=allocatable(cluster, self._resources, settings),
         )

@@ -337,6 +337,8 @@ def _seconds_to_read(nodes: str, partitions: str) -> float:
             "TaskPlugin = task/cgroup,task/affinity\nConstrainCores = yes\nConstrainRAMSpace = yes\nConstrainDevices = yes\n",
             Enforcement(cores=True, memory=True, devices=True),
         ),
+        ("TaskPlugin = task/affinity\nSelectTypeParameters = CR_MEMORY\n", Enforcement()),
+        ("TaskPlugin = task/affinity\nSelectTypeParameters = CR_CORE_MEMORY\n", Enforcement(cores=True)),
         ("TaskPlugin = task/cgroup\nConstrainCores = no\nConstrainRAMSpace = yes\n", Enforcement(memory=True)),
         ("TaskPlugin = task/none\nConstrainRAMSpace = yes\n", Enforcement()),
         ("JobAcctGatherParams     = OverMemoryKill\nTaskPlugin = task/none\n", Enforcement(memory=True)),

@@ -1,6 +1,8 @@
 from dataclasses import replace
 
-from slurm_plugin.cluster import Partition
+import pytest
+
+from slurm_plugin.cluster import Enforcement, Partition
 from slurm_plugin.config import ResourceMapping
 from tests.vkubelet.fakes import cluster, slurm_node
 from vkubelet.capacity import allocatable, capacity, largest_node, nothing
@@ -65,6 +67,20 @@ def test_ready_does_not_depend_on_slurm():
         assert conditions["Ready"]["status"] == "True"
         assert conditions["SlurmReachable"]["status"] == ("True" if error is None else "False")
     assert conditions["SlurmReachable"]["message"] == "away"
+
+
+@pytest.mark.parametrize(
+    ("enforcement", "status", "words"),
+    [
+        (Enforcement(cores=True, memory=True, devices=True), "True", "cores, memory and devices"),
+        (Enforcement(memory=True), "False", "their own cores, devices:"),
+        (None, "Unknown", "does not tell"),
+    ],
+)
+def test_a_condition_says_whether_slurm_keeps_jobs_to_what_they_asked_for(enforcement, status, words):
+    conditions = {c["type"]: c for c in node_status(facts(enforcement=enforcement), {}, NOW)["conditions"]}
+    found = conditions["SlurmEnforcesResources"]
+    assert (found["status"], words in found["message"]) == (status, True)
 
 
 def test_a_condition_keeps_its_transition_until_it_flips():
