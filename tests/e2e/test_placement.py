@@ -1,11 +1,15 @@
 """Several virtual nodes in one agent, one for each part of Slurm: what they offer, whom they take, where jobs go."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from slurmlet.demo import agent_configuration
 
 from .agents import Agent
 from .pods import Pods, make_pods, manifest
@@ -24,6 +28,13 @@ class Part:
     node: str
 
 
+def by_rest(testbed: Testbed, agent: Agent, *, url: str | None = None) -> dict[str, Any]:
+    """A cluster of an agent's configuration that is spoken to by slurmrestd."""
+    slurm = agent_configuration(testbed.environment, node="", port=0, directory=Path())["slurm"]
+    rest = {"kind": "rest", "url": url or testbed.environment["SLURMLET_TESTBED_SLURMRESTD"]}
+    return {"slurm": slurm | {"client": rest, "images": "{home}/.slurmlet-images"}, "policy": [{}]}
+
+
 @pytest.fixture(scope="module")
 def agent(testbed: Testbed) -> Iterator[Agent]:
     """An agent that is two nodes."""
@@ -31,7 +42,13 @@ def agent(testbed: Testbed) -> Iterator[Agent]:
     agent.settings["nodes"] = [
         {"name": agent.node, "partitions": ["cpu", "low"], "port": agent.port, "capacity": {"refresh_seconds": 2}},
         {"name": f"{agent.node}-gpu", "partitions": ["gpu"], "port": agent.port + 1},
+        {"name": f"{agent.node}-other", "cluster": "other", "partitions": ["high"], "port": agent.port + 2},
+        {"name": f"{agent.node}-away", "cluster": "away", "port": agent.port + 3},
     ]
+    agent.settings["clusters"] = {
+        "other": by_rest(testbed, agent),
+        "away": by_rest(testbed, agent, url="http://127.0.0.1:1"),
+    }
     agent.start()
     agent.wait_ready()
     wait_until("the labels", lambda: "slurmlet.io/partition-cpu" in labels(testbed, agent.node))
@@ -52,6 +69,14 @@ def labels(testbed: Testbed, name: str) -> dict[str, str]:
 def show_job(testbed: Testbed, job: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(testbed.run("scontrol", "show", "job", job, "--json").stdout)["jobs"][0]
     return found
+
+
+def cores_of(testbed: Testbed, job: str) -> set[int]:
+    """The CPUs of the one node that a job has."""
+    said = testbed.run("scontrol", "show", "job", "-d", job).stdout
+    (ids,) = re.findall(r"CPU_IDs=(\S+)", said)
+    ranges = [part.partition("-") for part in ids.split(",")]
+    return {cpu for first, _, last in ranges for cpu in range(int(first), int(last or first) + 1)}
 
 
 def job_of(pods: Pods, name: str) -> str:
@@ -82,19 +107,50 @@ def test_each_node_offers_its_own_part_of_slurm_and_says_so_in_labels(
     assert node["status"]["capacity"]["nvidia.com/gpu"] == "6"
 
 
-def test_a_drained_node_is_no_more_in_allocatable_and_comes_back(testbed: Testbed, agent: Agent) -> None:
-    def offers() -> tuple[str, str]:
-        node = testbed.get("node", agent.node)
+def test_a_drained_node_is_no_more_in_allocatable_within_a_minute_and_comes_back(
+    testbed: Testbed, agent: Agent, gpu: Part
+) -> None:
+    def offers(name: str) -> tuple[int, int]:
+        node = testbed.get("node", name)
         assert node is not None
-        return node["status"]["allocatable"]["cpu"], node["metadata"]["labels"]["slurmlet.io/physical-nodes"]
+        return int(node["status"]["allocatable"]["cpu"]), int(node["metadata"]["labels"]["slurmlet.io/physical-nodes"])
 
-    before = offers()
-    testbed.run(*agent.inside("scontrol", "update", "nodename=cn4", "state=drain", "reason=test"))
+    before, before_there = offers(agent.node), offers(gpu.node)
+    testbed.run(*agent.inside("scontrol", "update", "nodename=cn4,gn2", "state=drain", "reason=test"))
     try:
-        wait_until("the drain to show", lambda: offers() == (str(int(before[0]) - 160), str(int(before[1]) - 1)))
+        wait_until("the drain to show", lambda: offers(agent.node) == (before[0] - 320, before[1] - 2))
+        # Of the other node, which asks as often as is the default, gn2 alone is a part.
+        wait_until("the other drain to show", lambda: offers(gpu.node) == (before_there[0] - 160, 1), seconds=60)
     finally:
-        testbed.run(*agent.inside("scontrol", "update", "nodename=cn4", "state=resume"))
-    wait_until("the node to be back", lambda: offers() == before)
+        testbed.run(*agent.inside("scontrol", "update", "nodename=cn4,gn2", "state=resume"))
+    wait_until("the node to be back", lambda: offers(agent.node) == before)
+
+
+def test_clusters_of_one_agent_are_told_apart_and_one_that_is_away_is_away_alone(
+    pods: Pods, testbed: Testbed, agent: Agent
+) -> None:
+    """The same slurmctld, reached as another cluster by slurmrestd; and one that nobody answers for."""
+
+    def conditions(name: str) -> dict[str, str]:
+        node = testbed.get("node", name) or {"status": {}}
+        return {each["type"]: each["status"] for each in node["status"].get("conditions", ())}
+
+    other, away = Part(f"{agent.node}-other"), Part(f"{agent.node}-away")
+    pods.apply(manifest("by-rest", other, "true"), manifest("by-nobody", away, "true"))
+    assert pods.wait_phase("by-rest", "Succeeded", seconds=120)["phase"] == "Succeeded"
+    assert show_job(testbed, job_of(pods, "by-rest"))["partition"] == "high"
+    partitions = [key for key in labels(testbed, other.node) if key.startswith("slurmlet.io/partition-")]
+    assert partitions == ["slurmlet.io/partition-high"]
+    wait_until("one to be away", lambda: conditions(away.node).get("SlurmReachable") == "False")
+    found = {name: conditions(name) for name in (agent.node, other.node, away.node)}
+    assert {name: (each["Ready"], each["SlurmReachable"]) for name, each in found.items()} == {
+        agent.node: ("True", "True"), other.node: ("True", "True"), away.node: ("True", "False"),
+    }  # fmt: skip
+    assert pods.status("by-nobody")["phase"] == "Pending"
+    # Slurm's commands tell what jobs are kept to, slurmrestd does not.
+    enforcing = {name: each["SlurmEnforcesResources"] for name, each in found.items()}
+    assert enforcing == {agent.node: "False", other.node: "Unknown", away.node: "Unknown"}
+    pods.kubectl("delete", "pod", "by-nobody", "--grace-period=0", "--force", "--wait=false")
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +164,11 @@ def test_a_pod_gets_the_partition_and_the_features_that_it_selects(pods: Pods, g
     low = manifest("low", pods.agent, "sleep", "300")
     low["spec"]["nodeSelector"] |= {"slurmlet.io/partition-low": "true", "slurmlet.io/feature-cpu": "true"}
     fast = manifest("fast", gpu, "sleep", "300")
-    fast["spec"]["nodeSelector"]["slurmlet.io/feature-nvlink"] = "true"
-    pods.apply(low, fast)
+    same = manifest("same", gpu, "sleep", "300")
+    for pod in (fast, same):
+        pod["spec"]["nodeSelector"]["slurmlet.io/feature-nvlink"] = "true"
+        pod["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "2", "memory": "64Mi"}}
+    pods.apply(low, fast, same)
     jobs = {name: show_job(testbed, job_of(pods, name)) for name in ("plain", "low", "fast")}
     assert {name: (job["partition"], job["features"]) for name, job in jobs.items()} == {
         "plain": ("cpu", ""), "low": ("low", "cpu"), "fast": ("gpu", "nvlink"),
@@ -122,7 +181,12 @@ def test_a_pod_gets_the_partition_and_the_features_that_it_selects(pods: Pods, g
     assert pod["metadata"]["annotations"]["slurmlet.io/job-partition"] == "gpu"
     squeue = testbed.run("squeue", "-h", "-j", job_of(pods, "fast"), "-O", "Name:200").stdout.strip()
     assert squeue == f"{pods.namespace}/fast:{pod['metadata']['uid']}"
-    pods.kubectl("delete", "pod", "plain", "low", "fast", "--wait=false")
+    pods.wait_phase("same", "Running")
+    # Both are Guaranteed, and on one node: neither has a core of the other's.
+    assert {pods.status(name)["qosClass"] for name in ("fast", "same")} == {"Guaranteed"}
+    cores = [cores_of(testbed, job_of(pods, name)) for name in ("fast", "same")]
+    assert ([len(each) for each in cores], cores[0] & cores[1]) == ([2, 2], set())
+    pods.kubectl("delete", "pod", "plain", "low", "fast", "same", "--wait=false")
 
 
 def refused(pods: Pods, name: str, at: Any, *, annotations: dict[str, str] | None = None, **spec: Any) -> None:
