@@ -1,4 +1,7 @@
-"""The real slurmctld takes every case of ``tests/slurm_plugin/jobcases.py``, and reports what was meant back."""
+"""The real slurmctld takes every case of ``tests/slurm_plugin/jobcases.py``, and reports what was meant back.
+
+But for the signal before the time limit, of which it says nothing.
+"""
 
 import json
 import re
@@ -48,6 +51,8 @@ def scripts(testbed: Testbed) -> Path:
     directory = Layout.from_environment().share / "jobcases"
     directory.mkdir(parents=True, exist_ok=True)
     for number, case in enumerate(CASES):
+        if case.on_paper:
+            continue
         # A dependency is on a job that exists: any of alice's that has ended does, or is pending.
         (directory / f"{number:03}.sh").write_text(case.script(number).replace("afterany:1,singleton", "singleton"))
         (directory / f"{number:03}.sh").chmod(0o644)
@@ -81,8 +86,16 @@ def meant(job: BatchJob) -> dict[str, Any]:
         "tres_per_node": sorted(f"gres/{':'.join(p for p in (g.name, g.type, str(g.count)) if p)}" for g in job.gres),
         "nice": place.nice or 0,
         "working": job.directory,
+        "wckey": place.wckey,
+        "dependency": "singleton",
+        "node_count": job.layout.nodes,
+        "tasks": job.layout.ntasks,
+        "tasks_per_node": job.layout.tasks_per_node if job.layout.ntasks > 1 else 0,
+        "cpus_per_task": job.cpus,
+        "begins later": "--begin" in job.extra_arguments,
+        "gpus": sum(gres.count for gres in job.gres) * job.layout.nodes,
     }
-    return said if place.exclusive else said | {"cpus": job.cpus}
+    return said | ({"whole nodes": True} if place.exclusive else {"cpus": job.cpus * job.layout.ntasks})
 
 
 def reported(found: dict[str, Any], job: BatchJob) -> dict[str, Any]:
@@ -90,16 +103,21 @@ def reported(found: dict[str, Any], job: BatchJob) -> dict[str, Any]:
         "working": found["current_working_directory"],
         "tres_per_node": sorted(re.sub(r"^gres:", "gres/", part) for part in found["tres_per_node"].split(",") if part),
         "licenses": found["licenses"],
+        "dependency": found["dependency"].removesuffix("(unfulfilled)"),
+        "begins later": number(found["eligible_time"]) - number(found["submit_time"]) > 3000,
+        "gpus": int((re.findall(r"gres/gpu=(\d+)", found["tres_req_str"]) or ["0"])[0]),
+        "whole nodes": found["shared"] in (["none"], "none"),
     }
     plain = {key: number(found[key]) for key in meant(job) if key not in keys and key != "nice"}
     nice = int(number(found.get("nice", 0)) or 0)
+    keys = {key: value for key, value in keys.items() if key in meant(job)}
     return {**plain, **keys, "nice": nice - 0x80000000 if nice >= 0x80000000 else nice}
 
 
 def test_slurmctld_accepts_every_case_and_reports_the_same(testbed: Testbed, scripts: Path, reservation: None) -> None:
     lines = testbed.run(*inside(testbed, "sh", "-c", SUBMIT, "sh", str(scripts)), timeout_seconds=300).stdout
     answers = dict(line.split(" ", 1) for line in lines.splitlines())
-    assert len(answers) == len(CASES)
+    assert len(answers) == sum(not case.on_paper for case in CASES)
     ids = {name: answer.strip().split(" ")[-1] for name, answer in answers.items()}
     try:
         refused = {CASES[int(name[:3])].name: answer for name, answer in answers.items() if not ids[name].isdigit()}

@@ -1,7 +1,7 @@
 """Pods and the ``#SBATCH`` lines that each must become: tried on paper by unit tests, on a real slurmctld end to end.
 
 A case's pod has one container named ``main``; ``lines`` are those of its options that the case is about, and no line of
-``absent`` may be there. Accounts, partitions, features and GPUs are the testbed's.
+``absent`` may be there. Accounts, partitions, features and GPUs are the testbed's, but for cases ``on_paper``.
 """
 
 from dataclasses import dataclass, field, replace
@@ -35,6 +35,7 @@ class Case:
     absent: tuple[str, ...] = ()
     jobs: Json = field(default_factory=dict)
     aliases: Json = field(default_factory=dict)
+    on_paper: bool = False
 
     def pod(self, uid: str) -> Pod:
         """The pod, under a UID of its own."""
@@ -86,9 +87,16 @@ def deadline(seconds: int, minutes: int, grace: int = 30) -> Case:
     return Case(f"deadline {seconds} grace {grace}", (f"--time={minutes}",), spec=spec)
 
 
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+
+
+def affine(expression: Json) -> Json:
+    """A spec with a required node affinity of one expression."""
+    return {"affinity": {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}}}}
+
+
 SIDECAR = {"restartPolicy": "Always"}
 FEATURE = {"nodeSelector": {"slurmlet.io/feature-cpu": "true"}}
-REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 
 RESOURCES = (
     Case("nothing asked for", ("--nodes=1", "--ntasks=1", "--cpus-per-task=1"), absent=("--mem", "--tmp", "--gres", "--time")),
@@ -139,6 +147,16 @@ DEVICES = (
     Case("gpus that are none", (), (limits({GPU: 0}),), absent=("--gres",)),
     Case("gres by annotation", ("--gres=gpu:a100:2",), annotations={"gres": "gpu:a100:2", "partition": "gpu"}),
     Case("gres by annotation without a count", ("--gres=gpu:1",), annotations={"gres": "gpu", "partition": "gpu"}),
+    Case("a type by selector", ("--gres=gpu:a100:1",), (limits({GPU: 1}),), {"partition": "gpu"},
+         spec={"nodeSelector": {"slurmlet.io/gpu-type-a100": "true"}}),
+    Case("a product by affinity", ("--gres=gpu:h100:1",), (limits({GPU: 1}),), {"partition": "gpu"},
+         spec=affine({"key": "nvidia.com/gpu.product", "operator": "In", "values": ["NVIDIA-H100-80GB-HBM3"]}),
+         site={"pods": {"gpu_types": {"NVIDIA-H100-80GB-HBM3": "h100"}}}),
+    Case("a slice of a gpu", ("--gres=gpu:1g.5gb:2",), (limits({"nvidia.com/mig-1g.5gb": 2}),), on_paper=True),
+    Case("a slice that the site calls by another name", ("--gres=gpu:h100:1",), (limits({"nvidia.com/mig-3g.40gb": 1}),), {"partition": "gpu"},
+         site={"pods": {"resources": {"nvidia.com/mig-3g.40gb": {"type": "h100", "devices": "nvidia"}}}}),
+    Case("gpus of an init container and of another", ("--gres=gpu:2",), (limits({GPU: 1}),), {"partition": "gpu"},
+         spec={"initContainers": [container("i", **limits({GPU: 2}))]}),
     Case("gpus, cpus and memory", ("--gres=gpu:1", "--cpus-per-task=8", "--mem=4352M"),
          (limits({GPU: 1, "cpu": 8, "memory": "4Gi"}),), {"partition": "gpu"}),
 )  # fmt: skip
@@ -167,8 +185,7 @@ PLACES = (
     Case("nice above the priority class", ("--nice=9",), annotations={"nice": "9"}, spec={"priorityClassName": "urgent"}),
     Case("a feature by selector", ("--constraint=cpu",), spec=FEATURE),
     Case("features by selector and annotation", ("--constraint=(cpu|a100)&cpu",), annotations={"constraint": "cpu|a100"}, spec=FEATURE),
-    Case("a partition by affinity", ("--partition=high",), spec={"affinity": {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": [
-        {"matchExpressions": [{"key": "slurmlet.io/partition-high", "operator": "Exists"}]}]}}}}),
+    Case("a partition by affinity", ("--partition=high",), spec=affine({"key": "slurmlet.io/partition-high", "operator": "Exists"})),
     Case("the node's first partition", ("--partition=low",), site={"slurm": {"host": {"kind": "local"}, "partitions": ["low", "high"]}}),
     Case("the rule's first partition", ("--partition=high",), site={"policy": [{**RULE, "partitions": ["high", "cpu"]}]}),
     Case("no dependency but the twin's", ("--dependency=singleton",)),
@@ -208,4 +225,23 @@ FOREIGN = (
     flags("--nice --exclusive", "--nice=100", "--exclusive"),
     Case("ours above a flag", ("--partition=high",), annotations={"partition": "high"}, aliases={"slurm-job.vk.io/flags": "-p low"}),
 )  # fmt: skip
-CASES = (*RESOURCES, *DEVICES, *PLACES, *TIMES, *FOREIGN)
+RANKS = (
+    Case("two nodes", ("--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--cpus-per-task=1"), annotations={"nodes": "2"}),
+    Case("four ranks", ("--nodes=1", "--ntasks=4", "--ntasks-per-node=4"), annotations={"ntasks": "4"}),
+    Case("one rank", ("--nodes=1", "--ntasks=1"), annotations={"mpi": "pmix"}, absent=("--ntasks-per-node",)),
+    Case("ranks on each node", ("--nodes=2", "--ntasks=8", "--ntasks-per-node=4", "--cpus-per-task=2", "--mem=1280M"),
+         (limits({"cpu": 2, "memory": "1Gi"}),), {"nodes": "2", "ntasks-per-node": "4"}),
+    Case("nodes by ranks", ("--nodes=3", "--ntasks=5", "--ntasks-per-node=2"), annotations={"ntasks": "5", "ntasks-per-node": "2"}),
+    Case("ranks that do not divide", ("--nodes=2", "--ntasks=3", "--ntasks-per-node=2"), annotations={"nodes": "2", "ntasks": "3"}),
+    Case("ranks and a helper", ("--ntasks=4", "--cpus-per-task=3", "--mem=768M"),
+         (asks(cpu=2, memory="256Mi"), asks(cpu=3, memory="256Mi")), {"ntasks": "4"}),
+    Case("ranks by cpus-per-task and a helper", ("--ntasks=4", "--cpus-per-task=4"), (asks(cpu=1), asks(cpu=4)),
+         {"ntasks": "4", "cpus-per-task": "3"}),
+    Case("gpus on each of two nodes", ("--nodes=2", "--gres=gpu:2"), (limits({GPU: 2}),), {"nodes": "2", "partition": "gpu"}),
+    Case("a gpu for each rank", ("--ntasks-per-node=2", "--gres=gpu:2"), (limits({GPU: 2}),),
+         {"nodes": "2", "ntasks-per-node": "2", "gpus-per-task": "1", "partition": "gpu"}),
+    Case("two whole nodes", ("--nodes=2", "--exclusive"), annotations={"nodes": "2", "exclusive": "true"}),
+    Case("slurm-bridge's nodes", ("--nodes=2", "--ntasks=2"),
+         aliases={f"slurmjob.slinky.slurm.net/{name}-nodes": "2" for name in ("min", "max")}),
+)  # fmt: skip
+CASES = (*RESOURCES, *DEVICES, *PLACES, *TIMES, *FOREIGN, *RANKS)
