@@ -38,9 +38,7 @@ def check_size(job: BatchJob, cluster: Cluster, resources: dict[str, ResourceMap
         ("memory", job.memory_mib or 0, max(node.memory_mib for node in nodes), "MiB of memory"),
         ("ephemeral-storage", job.tmp_mib or 0, max(node.tmp_mib for node in nodes), "MiB of temporary space"),
     )
-    if job.layout.nodes > len(nodes):
-        message = f"{job.layout.nodes} nodes are more than {where} has ({len(nodes)})"
-        raise TooLargeError(field_of("nodes"), "nodes", message)
+    _check_nodes(job, len(nodes), cluster, where)
     for resource, wanted, most, unit in limits:
         if wanted > most:
             raise TooLargeError(_FIELD, resource, _too_large(wanted, most, unit, where))
@@ -52,6 +50,19 @@ def check_size(job: BatchJob, cluster: Cluster, resources: dict[str, ResourceMap
     if not any(_fits(job, node) for node in nodes):
         message = f"no node of {where} has all of what the job asks for at once"
         raise TooLargeError(_FIELD, "cpu", message)
+
+
+def _check_nodes(job: BatchJob, there: int, cluster: Cluster, where: str) -> None:
+    """Compare a job's nodes with those ``there`` are, and with how many its partition lets one job have (MaxNodes)."""
+    wanted = job.layout.nodes
+    if wanted > there:
+        raise TooLargeError(field_of("nodes"), "nodes", f"{wanted} nodes are more than {where} has ({there})")
+    name = job.placement.partition
+    limits = [each.max_nodes for each in cluster.partitions if (each.name == name if name else each.default)]
+    most = limits[0] if limits else None  # of several partitions, with commas, Slurm itself chooses one
+    if most is not None and wanted > most:
+        message = f"{wanted} nodes are more than {where} lets a job have (MaxNodes={most})"
+        raise TooLargeError(field_of("nodes"), "nodes", message)
 
 
 def first_that_fits(job: BatchJob, partitions: Iterable[str], cluster: Cluster) -> BatchJob:

@@ -33,6 +33,16 @@ CLUSTER = Cluster(
 )
 
 
+def test_more_nodes_than_a_partition_lets_a_job_have_are_refused_with_its_limit() -> None:
+    limited = tuple(replace(each, max_nodes=1) for each in CLUSTER.partitions)
+    for placement, where in ((Placement(), "the default partition"), (Placement("cpu"), "partition cpu")):
+        job = replace(JOB, layout=Layout(2, 2), placement=placement)
+        check_size(job, CLUSTER, RESOURCES)
+        with pytest.raises(TooLargeError) as caught:
+            check_size(job, replace(CLUSTER, partitions=limited), RESOURCES)
+        assert f"2 nodes are more than {where} lets a job have (MaxNodes=1)" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("change", "resource", "words"),
     [

@@ -7,6 +7,7 @@ not others. What no version has is an UnparsableOutputError, never a guess. Trie
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from ... import parse
@@ -193,9 +194,14 @@ def _accounted_exit(value: object, state: JobState) -> ExitCode | None:
 
 
 def _names(value: object) -> frozenset[str]:
-    if isinstance(value, list | tuple):
-        return frozenset(str(name) for name in value)
-    return frozenset(name for name in _text(value).split(",") if name)
+    names = map(str, value) if isinstance(value, list | tuple) else filter(None, _text(value).split(","))
+    return _set(tuple(names))
+
+
+@lru_cache(maxsize=4096)
+def _set(names: tuple[str, ...]) -> frozenset[str]:
+    """Nodes are many, their features and partitions few."""
+    return frozenset(names)
 
 
 def _node(node: Json) -> SlurmNode:
@@ -220,19 +226,22 @@ def _partition(partition: Json) -> Partition:
     if "defaults" in partition:
         state = partition["partition"]["state"]
         default, most = partition["defaults"]["time"], partition["maximums"]["time"]
+        nodes = partition["maximums"].get("nodes")
         flags |= {str(flag).upper() for flag in partition["partition"].get("flags", ())}
     else:
         state, default, most = partition["state"], partition["default_time_limit"], partition["max_time_limit"]
+        nodes = partition.get("maximum_nodes_per_job")
     return Partition(
         name=str(partition["name"]),
         default="DEFAULT" in flags,
         up=_words(state) == ["UP"],
         default_time_minutes=_limit(default),
         max_time_minutes=_limit(most),
+        max_nodes=_limit(nodes),
     )
 
 
 def _limit(value: object) -> int | None:
-    """Read a time limit; -1 is unlimited in v0.0.38."""
-    minutes = number(value)
-    return None if minutes is None or minutes < 0 else minutes
+    """Read a limit; -1 is unlimited in v0.0.38."""
+    limit = number(value)
+    return None if limit is None or limit < 0 else limit
