@@ -5,6 +5,7 @@ time-out, and success is the exit status. Every call is at most a few processes,
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,6 +21,7 @@ from . import failures
 
 _IDS_PER_QUERY = 500
 _NOT_FOUND = 127
+_CONFIGURATION_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +46,23 @@ class CommandHost(Protocol):
 class CommandClient:
     """Slurm as one user of one Host sees it. ``user`` is that user's name, as the Host says it."""
 
-    def __init__(self, host: CommandHost, *, user: str, timeouts: Timeouts | None = None, submissions: int = 8) -> None:
+    def __init__(
+        self,
+        host: CommandHost,
+        *,
+        user: str,
+        timeouts: Timeouts | None = None,
+        submissions: int = 8,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Make a client; ``submissions``: how many sbatch may run at a time."""
         self._host = host
         self._user = user
         self._timeouts = timeouts or Timeouts()
         self._submissions = asyncio.Semaphore(submissions)
+        self._clock = clock
         self._configuration: tuple[str, str, Enforcement] | None = None
+        self._configured_at = float("-inf")
 
     async def submit(self, script: str, *, directory: str) -> JobId:
         """See SlurmClient. sbatch has its own time-out; waiting for a turn does not count."""
@@ -107,12 +119,8 @@ class CommandClient:
         await self._act(commands.cancel(job_id), self._timeouts.cancel)
 
     async def cluster(self) -> Cluster:
-        """See SlurmClient. Two queries, cheap for slurmctld; its configuration is asked for once."""
-        if self._configuration is None:
-            argv = commands.configuration()
-            said = await self._query(argv)
-            self._configuration = (*parse.configuration(said, argv), parse.enforcement(said))
-        name, version, enforcement = self._configuration
+        """See SlurmClient. Two queries, cheap for slurmctld; its configuration is asked for now and then."""
+        name, version, enforcement = await self._configured()
         argv = commands.nodes()
         nodes = parse.nodes(await self._query(argv), argv)
         argv = commands.partitions()
@@ -123,6 +131,15 @@ class CommandClient:
             nodes=nodes,
             enforcement=enforcement,
         )
+
+    async def _configured(self) -> tuple[str, str, Enforcement]:
+        """Return the cluster's name, Slurm's version and what it enforces: a reconfigured slurmctld is seen in a while."""
+        if self._configuration is None or self._clock() - self._configured_at > _CONFIGURATION_SECONDS:
+            argv = commands.configuration()
+            said = await self._query(argv)
+            self._configuration = (*parse.configuration(said, argv), parse.enforcement(said))
+            self._configured_at = self._clock()
+        return self._configuration
 
     async def close(self) -> None:
         """See SlurmClient. It has none of its own."""

@@ -284,16 +284,25 @@ async def test_a_job_that_the_queue_knows_is_found_though_accounting_is_away(que
             await finding
 
 
-async def test_the_cluster_is_asked_for_its_configuration_once() -> None:
+async def test_the_cluster_is_asked_for_its_configuration_now_and_then() -> None:
+    now = 0.0
+    plugins = "task/none"
+
     def answer(argv: tuple[str, ...]) -> tuple[int, str, str]:
         name = {"config": "config.txt", "node": "nodes.txt", "partition": "partitions.txt"}[argv[-1]]
-        return 0, (SAMPLES / "24.11" / name).read_text(encoding="utf-8"), ""
+        said = (SAMPLES / "24.11" / name).read_text(encoding="utf-8")
+        return 0, f"TaskPlugin = {plugins}\n{said}" if argv[-1] == "config" else said, ""
 
-    client, host = client_of(answer)
+    host = ScriptedHost(answer)
+    client = CommandClient(host, user="alice", clock=lambda: now)
     cluster = await client.cluster()
     assert (cluster.name, cluster.version, len(cluster.nodes), len(cluster.partitions)) == ("testbed", "24.11.5", 6, 4)
+    plugins = "task/affinity"
     assert await client.cluster() == cluster
     assert len(host.asked) == 5
+    now = 301.0
+    enforcement = (await client.cluster()).enforcement
+    assert (len(host.asked), enforcement is not None and enforcement.cores) == (8, True)
 
 
 async def test_at_most_eight_submissions_run_at_a_time() -> None:
