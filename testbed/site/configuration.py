@@ -21,7 +21,7 @@ SPOOL = "/var/spool/slurmd"
 STATE = "/var/spool/slurmctld"
 DATABASE = "slurm_acct_db"
 SMALL_QOS = "small"
-"""A QOS that lets one user have two jobs, to meet `QOSMaxSubmitJobPerUserLimit`."""
+"""A QOS that lets one user have two jobs and run one, to meet `QOSMaxSubmitJobPerUserLimit` and `QOSMaxJobsPerUserLimit`."""
 SMALL_QOS_JOBS = 2
 MANY = "many"
 """A partition whose CPUs are shared, so that more jobs run than the nodes have CPUs."""
@@ -174,7 +174,7 @@ def accounting() -> tuple[tuple[str, ...], ...]:
     """Return the sacctmgr(1) commands that make the cluster, its accounts, QOS and associations, in order."""
     return (
         ("add", "cluster", CLUSTER),
-        ("add", "qos", SMALL_QOS, "set", f"MaxSubmitJobsPerUser={SMALL_QOS_JOBS}"),
+        ("add", "qos", SMALL_QOS, "set", f"MaxSubmitJobsPerUser={SMALL_QOS_JOBS}", "MaxJobsPerUser=1"),
         *(("add", "account", name, f"Description={name}", "Organization=testbed") for name in users.ACCOUNTS),
         *(
             ("add", "user", person.name, f"Account={','.join(person.accounts)}", f"DefaultAccount={person.accounts[0]}")

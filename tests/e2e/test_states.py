@@ -1,16 +1,21 @@
 """What Slurm does to jobs, provoked on the real cluster, and what the pods say of it. All pods begin together.
 
 A time-out, an account that is none and a dependency that is never satisfied are in ``test_semantics``, ``test_pods`` and
-``test_placement``; a requeue, which takes Slurm two minutes, is in ``test_long``.
+``test_placement``; the second run of a requeued job, for which Slurm takes two minutes, is in ``test_long``.
 """
 
-import contextlib
 import json
+import os
+import signal
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import yaml
+
+from testbed import processes
+from testbed.paths import Layout
 
 from .agents import Agent, running
 from .pods import Manifest, Pods, make_pods, manifest, placed
@@ -21,13 +26,14 @@ pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(600)]
 
 Admin = Callable[..., str]
 
-POLICY = {"accounts": ["*"], "qos": ["*"], "raw_flags": True}
+POLICY = {"accounts": ["*"], "qos": ["*"], "raw_flags": True, "requeue": True}
 # They end in good order when they are asked to: that is no success for all that.
 STOPPABLE = ("sh", "-c", "trap 'exit 0' TERM; echo begun; while :; do sleep 0.2; done")
 GREEDY = "b = bytearray(1 << 29); b[::4096] = b'x' * len(b[::4096]); import time; time.sleep(300)"
-LIMITED = ("limited-0", "limited-1", "limited-2")  # the QOS takes two
+LIMITED = ("limited-0", "limited-1", "limited-2")  # the QOS takes two, and runs one
 BROKEN, FAILING = "cn4", "cn3"
 AFTER_SUBMISSION = "--begin=now+1hours"
+A100 = {"limits": {"cpu": "1", "memory": "64Mi", "nvidia.com/gpu": "4"}}
 ALL_H100 = {"limits": {"cpu": "1", "memory": "64Mi", "nvidia.com/gpu": "2"}}
 SECONDS = 240
 
@@ -51,6 +57,13 @@ def annotated(pod: Manifest, **annotations: str) -> Manifest:
     return pod
 
 
+def again_and_again(pod: Manifest, **annotations: str) -> Manifest:
+    """A pod that may be requeued, and runs until it is ended: not in good order, which the API server has no return from."""
+    pod["spec"]["restartPolicy"] = "OnFailure"
+    pod["spec"]["containers"][0]["command"] = ["sh", "-c", "trap 'exit 1' TERM; while :; do sleep 0.2; done"]
+    return annotated(pod, requeue="true", **annotations)
+
+
 def preemptible(agent: Agent) -> Manifest:
     """The example's Job, for all the GPUs of one kind; it ends once it finds the ConfigMap."""
     job: Manifest = yaml.safe_load((PROJECT_ROOT / "examples" / "preemptible.yaml").read_text("utf-8"))
@@ -72,9 +85,16 @@ def pods(testbed: Testbed, agent: Agent) -> Iterator[Pods]:
     batch = [manifest(name, agent, *STOPPABLE) for name in ("suspended", "ended-by-root", "ended-by-user")]
     failing = annotated(manifest("failing", agent, *STOPPABLE), flags=f"--nodelist={FAILING}")
     unlaunched = annotated(manifest("unlaunched", agent, "true"), flags=f"--nodelist={BROKEN} {AFTER_SUBMISSION}")
+    flags = f"--nodelist={BROKEN} {AFTER_SUBMISSION}"
+    again = [
+        again_and_again(manifest("failing-again", agent), flags=f"--nodelist={FAILING}"),
+        again_and_again(manifest("unlaunched-again", agent), flags=flags),
+        again_and_again(manifest("preempted-again", agent, resources=A100), partition="low", gpu_type="a100"),
+    ]
+    late = annotated(manifest("late", agent, "true"), flags=f"{AFTER_SUBMISSION} --deadline=now+3hours", time_limit="5")
     limited = [annotated(manifest(name, agent, "sleep", "600"), qos="small") for name in LIMITED]
     greedy = manifest("greedy", agent, "python3", "-c", GREEDY, image="python:3.11-slim")
-    pods.apply(unlaunched, *batch, failing, *limited, greedy, preemptible(agent))
+    pods.apply(unlaunched, late, *batch, failing, *again, *limited, greedy, preemptible(agent))
     yield pods
     pods.kubectl("delete", "jobs,pods", "--all", "--grace-period=1", "--timeout=55s")
     next(made, None)
@@ -100,23 +120,51 @@ def ended(pods: Pods, name: str) -> tuple[str, str, str]:
     return status.get("reason", ""), status.get("message", ""), condition(status, "DisruptionTarget").get("status", "")
 
 
+def requeued(pods: Pods, name: str) -> None:
+    """The pod's only job waits again, and the pod is still Running, with its last end told."""
+    status = pods.wait(
+        name, "to be requeued",
+        lambda s: s["containerStatuses"][0]["state"].get("waiting", {}).get("reason") == "SlurmRequeued", seconds=SECONDS,
+    )  # fmt: skip
+    assert (status["phase"], condition(status, "DisruptionTarget")) == ("Running", {})
+    assert status["containerStatuses"][0]["lastState"]["terminated"]["exitCode"] != 0
+    assert len(pods.jobs(name)) == 1
+    wait_events(pods, name, "SlurmRequeued")
+    pods.kubectl("delete", "pod", name, "--grace-period=1", "--wait=false")
+
+
 @pytest.fixture
-def broken(pods: Pods, admin: Admin) -> Iterator[str]:
-    """A job that its node can't start: where the job's directory is to be, there is a file."""
-    job = job_of(pods, "unlaunched")
+def broken(pods: Pods, admin: Admin) -> Iterator[tuple[str, str]]:
+    """Two jobs that their node can't start: where each job's directory is to be, there is a file."""
+    jobs = job_of(pods, "unlaunched"), job_of(pods, "unlaunched-again")
     spool = next(line for line in admin("scontrol", "show", "config").splitlines() if line.startswith("SlurmdSpoolDir"))
-    path = f"{spool.split('=')[1].strip().replace('%n', BROKEN)}/job{int(job):05}"
-    admin("touch", path)
-    yield job
-    admin("rm", "-rf", path)
+    paths = [f"{spool.split('=')[1].strip().replace('%n', BROKEN)}/job{int(job):05}" for job in jobs]
+    admin("touch", *paths)
+    yield jobs
+    admin("rm", "-rf", *paths)
 
 
-def test_a_job_that_the_node_can_not_launch_is_a_disruption(pods: Pods, admin: Admin, broken: str) -> None:
-    admin("scontrol", "update", f"jobid={broken}", "starttime=now")
+def test_a_job_that_the_node_can_not_launch_is_a_disruption_or_held(
+    pods: Pods, admin: Admin, broken: tuple[str, str]
+) -> None:
+    for job in broken:
+        admin("scontrol", "update", f"jobid={job}", "starttime=now")
     reason, message, disrupted = ended(pods, "unlaunched")
     assert (reason, disrupted) == ("SlurmLaunchFailed", "True"), message
     assert BROKEN in message
     wait_events(pods, "unlaunched", "SlurmLaunchFailed")
+    # The one that may be requeued: an administrator is to let it go.
+    held = pods.wait(
+        "unlaunched-again", "to be held", lambda s: "launch failed requeued held" in json.dumps(s).replace("_", " ")
+    )
+    assert held["phase"] == "Pending"
+    pods.kubectl("delete", "pod", "unlaunched-again", "--grace-period=1", "--wait=false")
+
+
+def test_a_job_that_can_not_end_before_its_deadline_is_ended_by_slurm(pods: Pods, admin: Admin) -> None:
+    admin("scontrol", "update", f"jobid={job_of(pods, 'late')}", "deadline=now+2")
+    assert ended(pods, "late")[::2] == ("DeadlineExceeded", "")
+    wait_events(pods, "late", "DeadlineExceeded")
 
 
 def test_a_suspended_job_is_a_pod_that_is_not_ready_and_comes_back(pods: Pods, admin: Admin) -> None:
@@ -147,29 +195,54 @@ def test_a_cancellation_names_who_did_it_and_is_no_disruption(pods: Pods, admin:
         wait_events(pods, name, "SlurmCancelled")
 
 
-def test_a_failed_node_is_a_disruption(pods: Pods, admin: Admin) -> None:
-    pods.wait_phase("failing", "Running", seconds=SECONDS)
+@pytest.fixture
+def silent() -> Iterator[None]:
+    """A node whose daemon stands still: it can't tell Slurm that it is alive, whatever an administrator says."""
+    pid = processes.pid(Layout.from_environment(), f"slurmd-{FAILING}")
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    yield
+    os.kill(pid, signal.SIGCONT)
+
+
+def test_a_failed_node_is_a_disruption_or_a_requeue_and_out_of_allocatable_within_a_minute(
+    pods: Pods, agent: Agent, admin: Admin, silent: None
+) -> None:
+    def offers() -> int:
+        node = pods.testbed.get("node", agent.node)
+        return int(node["status"]["allocatable"]["cpu"]) if node else 0
+
+    for name in ("failing", "failing-again"):
+        pods.wait_phase(name, "Running", seconds=SECONDS)
+    before, began = offers(), time.monotonic()
     admin("scontrol", "update", f"nodename={FAILING}", "state=down", "reason=test")
     try:
         reason, message, disrupted = ended(pods, "failing")
+        requeued(pods, "failing-again")
+        wait_until("the node to be out of it", lambda: offers() == before - 160, seconds=began + 60 - time.monotonic())
     finally:
-        with contextlib.suppress(AssertionError):  # slurmd has told Slurm already that it is alive
-            admin("scontrol", "update", f"nodename={FAILING}", "state=resume")
-        wait_until(
-            "the node to be back", lambda: admin("sinfo", "-hn", FAILING, "-o", "%t").split()[0] in {"idle", "mix"}
-        )
+        admin("scontrol", "update", f"nodename={FAILING}", "state=resume")
     assert (reason, disrupted) == ("SlurmNodeFail", "True"), message
     assert FAILING in message
     wait_events(pods, "failing", "SlurmNodeFail")
 
 
-def test_a_limit_of_a_qos_lets_the_pod_wait_until_there_is_room(pods: Pods) -> None:
+def test_the_failed_node_comes_back(admin: Admin) -> None:
+    wait_until("the node to be back", lambda: admin("sinfo", "-hn", FAILING, "-o", "%t").split()[0] in {"idle", "mix"})
+
+
+def test_a_limit_of_a_qos_lets_a_job_wait_or_its_pod_until_there_is_room(pods: Pods) -> None:
     def waits() -> str:
         states = {name: pods.container(name).get("state", {}).get("waiting", {}).get("reason") for name in LIMITED}
         return next((name for name, reason in states.items() if reason == "SlurmLimit"), "")
 
-    third = wait_until("one to meet the limit", waits, seconds=SECONDS)
+    def queued() -> str:
+        return next((name for name in LIMITED if "QOSMaxJobsPerUserLimit" in json.dumps(pods.status(name))), "")
+
+    third = wait_until("one to meet the limit of submissions", waits, seconds=SECONDS)
     assert pods.jobs(third) == []
+    second = wait_until("one to meet the limit of running jobs", queued, seconds=SECONDS)
+    assert (pods.status(second)["phase"], len(pods.jobs(second))) == ("Pending", 1)
     others = [name for name in LIMITED if name != third]
     pods.kubectl("delete", "pod", *others, "--grace-period=1", "--wait=false")
     pods.wait_phase(third, "Running", seconds=SECONDS)
@@ -210,3 +283,15 @@ def test_a_preempted_pod_of_a_job_counts_as_no_failure_and_is_replaced(pods: Pod
     status = wait_until("the Job to be complete", lambda: (s := job()).get("succeeded") == 1 and s, seconds=SECONDS)
     assert status.get("failed", 0) == 0, status
     assert victims(pods) == {first: "Failed", second: "Succeeded"}
+
+
+def test_a_preempted_job_that_may_be_requeued_keeps_its_pod(pods: Pods, agent: Agent, admin: Admin) -> None:
+    pods.wait_phase("preempted-again", "Running", seconds=SECONDS)
+    admin("scontrol", "update", "partitionname=low", "preemptmode=requeue")
+    try:
+        more = manifest("more-urgent", agent, "true", resources=A100)
+        pods.apply(annotated(more, partition="high", gpu_type="a100"))
+        pods.wait_phase("more-urgent", "Succeeded", seconds=SECONDS)
+    finally:
+        admin("scontrol", "update", "partitionname=low", "preemptmode=cancel")
+    requeued(pods, "preempted-again")
