@@ -20,11 +20,13 @@ from slurm_plugin.translate import translate
 from .manifests import container, make_node, make_pod, make_site
 
 Json = dict[str, Any]
+UID = 1000  # the Slurm user's, and its group's
 RULE = {
     "partitions": ["cpu", "gpu"], "accounts": ["physics"], "qos": ["normal"], "reservations": ["course"], "wckeys": ["w"],
     "constraints": ["a100", "cpu"], "licenses": ["matlab"], "max_cpus": 4, "max_memory_mib": 2048, "max_gpus": 1, "max_nodes": 3,
     "max_time_limit_minutes": 60, "max_priority": 10, "priority_classes": {"urgent": {"nice": -5, "qos": "express"}},
     "srun_args": ["cpu-bind", "distribution"], "user": "alice", "service_accounts": ["default", ""],
+    "namespaces": ["default", "team-*"],
 }  # fmt: skip
 ROBOT = RULE | {"user": "robot", "service_accounts": ["robot"]}
 ALLOWED = {
@@ -88,6 +90,10 @@ def reads(kind: keys._Kind, value: str) -> bool:
     return True
 
 
+# What of a script is no directive is the same for every pod.
+BODY = [
+    line[:4] for line in render(translate(make_pod(), make_site()).job).splitlines() if not line.startswith("#SBATCH ")
+]
 # Every key there is, so that a new one is tried from its first day on.
 KINDS = {
     key: kind for name, kind in keys._KINDS.items() for key in (keys.OURS + name, kind.alias) if key
@@ -119,8 +125,16 @@ AMOUNTS = st.fixed_dictionaries(
         "nvidia.com/gpu": st.sampled_from(["0", "1", "2"]),
         "amd.com/gpu": st.sampled_from(["0", "0", "1"]),
         "nvidia.com/mig-1g.5gb": st.sampled_from(["0", "0", "1"]),
+        "hugepages-2Mi": st.sampled_from([*"00000", "2Mi"]),
+        "slurmlet.io/partition": st.sampled_from("000001"),
+        "example.org/gpu\n#SBATCH --partition=low": st.sampled_from("000001"),
     },
 )
+IDENTITIES = st.fixed_dictionaries(
+    {}, optional={name: st.sampled_from([UID, UID, UID, UID, 0, 4242]) for name in ("runAsUser", "runAsGroup")}
+)
+# Texts of a pod that reach a script or a plan, or might.
+HOSTILE = st.sampled_from(["low", "x --partition=low", "x\n#SBATCH --partition=low", "$(id)", '"; id #', "a,b", "%j"])
 LABELS = st.sampled_from(
     [f"slurmlet.io/{label}" for label in ("partition-low", "partition-gpu", "feature-h100", "feature-a100", "gpu-type-h100")]
 )  # fmt: skip
@@ -139,6 +153,7 @@ def pods(draw: st.DrawFn) -> Pod:
 
     def body(name: str, **fields: Any) -> Json:
         asked = some(AMOUNTS) or {}
+        fields |= {"securityContext": some(IDENTITIES) or {}, "workingDir": some(HOSTILE) or ""}
         return container(name, resources={draw(st.sampled_from(["limits", "requests"])): asked}, **fields)
 
     terms = draw(st.lists(st.lists(EXPRESSIONS, max_size=2), max_size=2)) if draw(st.integers(0, 3)) == 0 else []
@@ -151,12 +166,23 @@ def pods(draw: st.DrawFn) -> Pod:
         "nodeSelector": some(st.dictionaries(LABELS, st.just("true"), max_size=1)),
         "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}} if terms else None,
         "serviceAccountName": some(st.sampled_from(["default", "robot"])),
-        "priorityClassName": some(st.sampled_from(["urgent", "other"])),
+        "priorityClassName": some(st.sampled_from(["urgent", "other", "express", "root"])),
+        "priority": some(st.sampled_from([0, 10**9])),
+        "securityContext": some(st.builds(lambda a, b: a | b, IDENTITIES, st.sampled_from([{}, {}, {"fsGroup": 0}, {"fsGroup": 0}, {"supplementalGroups": [0]}]))),
+        "hostname": some(HOSTILE),
+        "schedulerName": some(HOSTILE),
+        "nodeName": some(HOSTILE),
+        "hostNetwork": some(st.booleans()),
+        "terminationGracePeriodSeconds": some(st.sampled_from([0, 30, 10**6])),
     }  # fmt: skip
     names = ["main", "second"][: draw(st.integers(1, 2))]
     return make_pod(
         *(body(name) for name in names),
         annotations=draw(annotations()),
+        metadata={
+            "namespace": draw(st.sampled_from([*["default"] * 8, "team-a", "stranger"])),
+            "labels": some(st.builds(lambda v: {"slurmlet.io/partition": v}, HOSTILE)) or {},
+        },
         **{field: value for field, value in spec.items() if value is not None},
     )
 
@@ -165,6 +191,20 @@ def directives(script: str) -> list[tuple[str, str]]:
     """The options that sbatch reads, raw flags among them, by getopt's rules for the long ones."""
     words = [word for line in script.splitlines() if line.startswith("#SBATCH ") for word in shlex.split(line[8:])]
     return [(word.partition("=")[0].removeprefix("--"), word.partition("=")[2]) for word in words]
+
+
+def check_identity(pod: Pod, user: str | None) -> None:
+    """Who the pod is was decided by its namespace and service account alone, and it names nobody else."""
+    robot = pod.spec.service_account_name == "robot"
+    assert user == ("robot" if robot else "alice")
+    assert robot or pod.metadata.namespace in {"default", "team-a"}
+    said = pod.model_dump(by_alias=True)["spec"]
+    for context in (
+        said["securityContext"],
+        *(each["securityContext"] for each in said["containers"] + said["initContainers"]),
+    ):
+        assert {(context or {}).get("runAsUser")} <= {None, UID}
+        assert {(context or {}).get("runAsGroup")} <= {None, UID}
 
 
 def check_sizes(final: dict[str, str], cluster: Cluster | None) -> None:
@@ -202,12 +242,15 @@ def check_raw(job: BatchJob) -> None:
 @settings(max_examples=600, deadline=None)
 @given(pods(), st.sampled_from([None, CLUSTER]), st.booleans())
 def test_no_pod_yields_a_directive_that_the_policy_forbids(pod: Pod, cluster: Cluster | None, raw: bool) -> None:
-    site = replace(make_site(policy=[each | {"raw_flags": raw} for each in (RULE, ROBOT)]), cluster=cluster)
+    site = replace(make_site(policy=[each | {"raw_flags": raw} for each in (RULE, ROBOT)]), cluster=cluster, gid=UID)
     try:
         translation = translate(pod, site, {"a": "7"})
-        job, found = translation.job, directives(render(translation.job))
+        job, script = translation.job, render(translation.job)
     except TranslationError:
         return
+    found = directives(script)
+    # Behind the directives stands what is the same for every pod.
+    assert [line[:4] for line in script.splitlines() if not line.startswith("#SBATCH ")] == BODY
     # What stands last counts for sbatch; ours all stand behind the raw flags.
     final = dict(found)
     for option, allowed in ALLOWED.items():
@@ -224,8 +267,7 @@ def test_no_pod_yields_a_directive_that_the_policy_forbids(pod: Pod, cluster: Cl
     assert "requeue" not in final
     assert final["dependency"] in {"singleton", "afterok:7,singleton"}
     assert (final["export"], final["job-name"], final["chdir"]) == ("NONE", job.name, job.directory)
-    user = "robot" if pod.spec.service_account_name == "robot" else "alice"
-    assert rule_for(site.settings.policy, pod).user == user
+    check_identity(pod, rule_for(site.settings.policy, pod).user)
     for each in translation.plan.containers:
         arguments = each.ranks.arguments if each.ranks is not None else ()
         assert all(word.partition("=")[0] in {"--cpu-bind", "--distribution"} for word in arguments)
