@@ -18,12 +18,18 @@ from .waiting import wait_until
 pytestmark = pytest.mark.e2e
 
 VOLUMES = {"nfs": {"server": "nfs.example.org", "path": "/export"}, "path": "/scratch/alice/{rest}"}
-NAMES = ("cpu-job", "sweep", "cronjob", "service", "preemptible")
+NAMES = ("cpu-job", "sweep", "cronjob", "service", "preemptible", "preemptible-service")
 
 
 @pytest.fixture(scope="module")
 def agent(testbed: Testbed) -> Iterator[Agent]:
-    yield from running(Agent(testbed, "ssh", index=18, settings={"pods": {"persistent_volumes": [VOLUMES]}}))
+    """An agent that is two nodes, the other of them for the GPUs' machines alone."""
+    agent = Agent(testbed, "ssh", index=18, settings={"pods": {"persistent_volumes": [VOLUMES]}})
+    agent.settings["nodes"] = [
+        {"name": agent.node, "port": agent.port},
+        {"name": f"{agent.node}-gpu", "partitions": ["gpu"], "port": agent.port + 1},
+    ]
+    yield from running(agent)
 
 
 def example(name: str, agent: Agent) -> list[dict[str, Any]]:
@@ -66,9 +72,10 @@ def test_a_sweep_runs_each_of_its_values_once(pods: Pods) -> None:
     assert said == sorted(f"alpha={value}" for value in ("0.1", "0.2", "0.5", "1", "2", "5"))
 
 
-def test_a_service_is_available_once_it_answers(pods: Pods) -> None:
-    pods.kubectl("wait", "deployment/web", "--for=condition=available", "--timeout=55s")
-    (pod,) = pods_of(pods, "app=web")
+@pytest.mark.parametrize("name", ["web", "preemptible-service"])
+def test_a_service_is_available_once_it_answers(pods: Pods, name: str) -> None:
+    pods.kubectl("wait", f"deployment/{name}", "--for=condition=available", "--timeout=55s")
+    (pod,) = pods_of(pods, f"app={name}")
     assert pod["status"]["containerStatuses"][0]["ready"]
 
 
@@ -80,7 +87,7 @@ def test_work_that_may_be_preempted_ends_where_nobody_does(pods: Pods) -> None:
     )
 
 
-def test_what_a_job_writes_to_a_claim_is_on_the_sites_file_system_for_everybody(
+def test_what_a_job_writes_to_a_claim_is_there_for_a_pod_on_another_node_and_for_everybody_on_the_site(
     pods: Pods, agent: Agent, testbed: Testbed
 ) -> None:
     shared = Layout.from_environment().site / "scratch" / "alice" / "shared"
@@ -93,12 +100,14 @@ def test_what_a_job_writes_to_a_claim_is_on_the_sites_file_system_for_everybody(
         pods.apply(*rest)
         pods.kubectl("wait", "job/claim", "--for=condition=complete", "--timeout=110s")
         assert (shared / "result").read_text() == "written by a Slurm job\n"
-        reader = manifest("reader", agent, "cat", "/data/result")
+        reader = manifest("reader", agent, "sh", "-c", "cat /data/result; echo $SLURMD_NODENAME")
+        reader["spec"]["nodeSelector"]["kubernetes.io/hostname"] = f"{agent.node}-gpu"
         reader["spec"]["containers"][0]["volumeMounts"] = [{"name": "data", "mountPath": "/data", "readOnly": True}]
         reader["spec"]["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": "shared"}}]
         pods.apply(reader)
         pods.wait_phase("reader", "Succeeded", seconds=120)
-        assert pods.kubectl("logs", "reader") == "written by a Slurm job\n"
+        read, where = pods.kubectl("logs", "reader").splitlines()
+        assert (read, where[:2]) == ("written by a Slurm job", "gn")
     finally:
         testbed.kubectl("delete", "persistentvolume", "slurmlet-example", "--wait=false", "--ignore-not-found")
 

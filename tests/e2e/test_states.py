@@ -33,7 +33,8 @@ GREEDY = "b = bytearray(1 << 29); b[::4096] = b'x' * len(b[::4096]); import time
 LIMITED = ("limited-0", "limited-1", "limited-2")  # the QOS takes two, and runs one
 BROKEN, FAILING = "cn4", "cn3"
 AFTER_SUBMISSION = "--begin=now+1hours"
-A100 = {"limits": {"cpu": "1", "memory": "64Mi", "nvidia.com/gpu": "4"}}
+ALL_A100 = {"limits": {"cpu": "1", "memory": "64Mi", "nvidia.com/gpu": "4"}}
+HALF_A100 = {"limits": {"cpu": "1", "memory": "64Mi", "nvidia.com/gpu": "2"}}
 ALL_H100 = {"limits": {"cpu": "1", "memory": "64Mi", "nvidia.com/gpu": "2"}}
 SECONDS = 240
 
@@ -64,14 +65,22 @@ def again_and_again(pod: Manifest, **annotations: str) -> Manifest:
     return annotated(pod, requeue="true", **annotations)
 
 
+def example(name: str, agent: Agent, *, gpu_type: str, resources: Manifest) -> Manifest:
+    """An example on the agent's node, with GPUs of this type; its port is not that of who runs it as it stands."""
+    text = (PROJECT_ROOT / "examples" / f"{name}.yaml").read_text("utf-8").replace("18081", "18082")
+    work: Manifest = yaml.safe_load(text)
+    template = annotated(work["spec"]["template"], gpu_type=gpu_type)
+    template["spec"] |= placed(agent)
+    template["spec"]["containers"][0]["resources"] = resources
+    return work
+
+
 def preemptible(agent: Agent) -> Manifest:
     """The example's Job, for all the GPUs of one kind; it ends once it finds the ConfigMap."""
-    job: Manifest = yaml.safe_load((PROJECT_ROOT / "examples" / "preemptible.yaml").read_text("utf-8"))
-    template = annotated(job["spec"]["template"], gpu_type="h100")
-    template["spec"] |= placed(agent)
+    job = example("preemptible", agent, gpu_type="h100", resources=ALL_H100)
+    template = job["spec"]["template"]
     (container,) = template["spec"]["containers"]
     container["command"] = ["sh", "-c", "until test -e /go/on; do sleep 0.2; done"]
-    container["resources"] = ALL_H100
     container["volumeMounts"] = [{"name": "go", "mountPath": "/go"}]
     template["spec"]["volumes"] = [{"name": "go", "configMap": {"name": "go", "optional": True}}]
     return job
@@ -89,14 +98,15 @@ def pods(testbed: Testbed, agent: Agent) -> Iterator[Pods]:
     again = [
         again_and_again(manifest("failing-again", agent), flags=f"--nodelist={FAILING}"),
         again_and_again(manifest("unlaunched-again", agent), flags=flags),
-        again_and_again(manifest("preempted-again", agent, resources=A100), partition="low", gpu_type="a100"),
+        again_and_again(manifest("preempted-again", agent, resources=HALF_A100), partition="low", gpu_type="a100"),
     ]
     late = annotated(manifest("late", agent, "true"), flags=f"{AFTER_SUBMISSION} --deadline=now+3hours", time_limit="5")
     limited = [annotated(manifest(name, agent, "sleep", "600"), qos="small") for name in LIMITED]
     greedy = manifest("greedy", agent, "python3", "-c", GREEDY, image="python:3.11-slim")
     pods.apply(unlaunched, late, *batch, failing, *again, *limited, greedy, preemptible(agent))
+    pods.apply(example("preemptible-service", agent, gpu_type="a100", resources=HALF_A100))
     yield pods
-    pods.kubectl("delete", "jobs,pods", "--all", "--grace-period=1", "--timeout=55s")
+    pods.kubectl("delete", "deployments,jobs,pods", "--all", "--grace-period=1", "--timeout=55s")
     next(made, None)
 
 
@@ -256,10 +266,9 @@ def test_a_job_above_its_memory_does_not_succeed(pods: Pods) -> None:
     assert pods.terminated("greedy")["exitCode"] == 137
 
 
-def victims(pods: Pods) -> dict[str, str]:
+def victims(pods: Pods, selector: str = "batch.kubernetes.io/job-name=preemptible") -> dict[str, str]:
     """The phases of the Job's pods, by their names."""
-    selector = "--selector=batch.kubernetes.io/job-name=preemptible"
-    items = json.loads(pods.kubectl("get", "pods", selector, "--output=json"))["items"]
+    items = json.loads(pods.kubectl("get", "pods", f"--selector={selector}", "--output=json"))["items"]
     return {pod["metadata"]["name"]: pod["status"]["phase"] for pod in items}
 
 
@@ -285,13 +294,22 @@ def test_a_preempted_pod_of_a_job_counts_as_no_failure_and_is_replaced(pods: Pod
     assert victims(pods) == {first: "Failed", second: "Succeeded"}
 
 
-def test_a_preempted_job_that_may_be_requeued_keeps_its_pod(pods: Pods, agent: Agent, admin: Admin) -> None:
-    pods.wait_phase("preempted-again", "Running", seconds=SECONDS)
+def test_a_preempted_job_that_may_be_requeued_keeps_its_pod_and_a_service_gets_another(
+    pods: Pods, agent: Agent, admin: Admin
+) -> None:
+    """One job takes both their nodes. The service's own may not be requeued: Slurm ends it all the same."""
+    (first,) = wait_until("the service's pod", lambda: victims(pods, "app=preemptible-service"))
+    for name in ("preempted-again", first):
+        pods.wait_phase(name, "Running", seconds=SECONDS)
     admin("scontrol", "update", "partitionname=low", "preemptmode=requeue")
     try:
-        more = manifest("more-urgent", agent, "true", resources=A100)
+        more = manifest("more-urgent", agent, "true", resources=ALL_A100)
         pods.apply(annotated(more, partition="high", gpu_type="a100"))
         pods.wait_phase("more-urgent", "Succeeded", seconds=SECONDS)
     finally:
         admin("scontrol", "update", "partitionname=low", "preemptmode=cancel")
     requeued(pods, "preempted-again")
+    reason, message, disrupted = ended(pods, first)
+    assert (reason, disrupted) == ("SlurmPreempted", "True"), message
+    wait_until("another", lambda: victims(pods, "app=preemptible-service").keys() - {first})
+    pods.kubectl("wait", "deployment/preemptible-service", "--for=condition=available", "--timeout=55s")
