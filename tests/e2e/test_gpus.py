@@ -38,8 +38,19 @@ def test_the_jobs_gpus_are_shared_out_among_the_pods_containers(pods: Pods, agen
         gpus("each", 2, "echo $CUDA_VISIBLE_DEVICES"),
         gpus("other", 1, "echo $CUDA_VISIBLE_DEVICES"),
     ]
-    pods.apply(pod, ranks)
-    for name in ("shared", "ranks"):
+    # Slurm's own choice of a device for each rank; and ranks on two nodes that each have theirs.
+    bound, spread = (manifest(name, agent) for name in ("bound", "spread"))
+    bound["metadata"]["annotations"] = ranks["metadata"]["annotations"] | {
+        "slurmlet.io/srun-args": "--gpu-bind=single:1"
+    }
+    del bound["metadata"]["annotations"]["slurmlet.io/gpus-per-task"]
+    bound["spec"]["containers"] = [gpus("each", 2, "echo $CUDA_VISIBLE_DEVICES")]
+    spread["metadata"]["annotations"] = ranks["metadata"]["annotations"] | {
+        "slurmlet.io/nodes": "2", "slurmlet.io/ntasks": "4",
+    }  # fmt: skip
+    spread["spec"]["containers"] = [gpus("each", 2, "echo $SLURMD_NODENAME/$CUDA_VISIBLE_DEVICES")]
+    pods.apply(pod, ranks, bound, spread)
+    for name in ("shared", "ranks", "bound", "spread"):
         pods.wait_phase(name, "Succeeded", "Failed", seconds=240)
         assert pods.status(name)["phase"] == "Succeeded"
 
@@ -53,10 +64,20 @@ def test_the_jobs_gpus_are_shared_out_among_the_pods_containers(pods: Pods, agen
     (job,) = pods.jobs("shared")
     shown = json.loads(testbed.run("scontrol", "show", "job", job, "--json").stdout)["jobs"][0]
     assert shown["tres_per_node"] == "gres/gpu:a100:3"
-    each = dict(line.split(": ") for line in pods.kubectl("logs", "ranks", "-c", "each").splitlines())
+
+    def by_rank(name: str) -> dict[str, str]:
+        return dict(line.split(": ") for line in pods.kubectl("logs", name, "-c", "each").splitlines())
+
+    each = by_rank("ranks")
     (other,) = visible("ranks", "other")
     assert set(each) == {"0", "1"}
     assert len({*each.values(), other}) == 3, "each rank has one of its own, and the other container too"
+
+    assert len(set(by_rank("bound").values())) == 2, "each rank has one of the two"
+    spread_out = sorted(by_rank("spread").values())
+    assert len(set(spread_out)) == 4, "none is two ranks'"
+    assert [where.partition("/")[0] for where in spread_out] == ["gn1", "gn1", "gn2", "gn2"]
+    assert not any("," in where for where in spread_out)
 
 
 def test_an_example_with_a_gpu_runs(pods: Pods) -> None:

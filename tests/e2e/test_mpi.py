@@ -33,21 +33,23 @@ def ranks(name: str, agent: Agent, *command: str, image: str = IMAGE, **annotati
 
 @pytest.fixture(scope="module")
 def agent(testbed: Testbed) -> Any:
-    yield from running(Agent(testbed, "ssh", index=15))
+    """Its site says that MPI is PMIx where a pod names nothing else."""
+    yield from running(Agent(testbed, "ssh", index=15, settings={"pods": {"mpi": "pmix"}}))
 
 
 def test_real_mpi_programs_find_all_their_ranks_on_two_nodes(pods: Pods, agent: Agent, testbed: Testbed) -> None:
     two = {"nodes": "2", "ntasks_per_node": "2"}
-    pods.apply(
-        ranks("openmpi", agent, "mpi-check-openmpi", **two, mpi="pmix"),
-    )
+    pods.apply(ranks("openmpi", agent, "mpi-check-openmpi", **two, srun_args="--distribution=cyclic"))
     pods.run_example("mpi.yaml", "mpi")  # MPICH under pmi2
     for name in ("openmpi", "mpi"):
         pods.wait_phase(name, "Succeeded", "Failed", seconds=PULL_SECONDS)
         log = pods.kubectl("logs", name)
         assert "ring 4 allreduce 10" in log, log
         assert len(re.findall(r"^rank \d of 4 on cn\d$", log, re.MULTILINE)) == 4, log
-        assert len(set(re.findall(r"on (cn\d)$", log, re.MULTILINE))) == 2, log
+        places = dict(re.findall(r"^rank (\d) of 4 on (cn\d)$", log, re.MULTILINE))
+        assert len(set(places.values())) == 2, log
+        together = {rank for rank, place in places.items() if place == places["0"]}
+        assert together == ({"0", "2"} if name == "openmpi" else {"0", "1"}), log
         assert pods.status(name)["phase"] == "Succeeded"
         (job,) = pods.jobs(name)
         shown = testbed.run("scontrol", "show", "job", job).stdout
@@ -58,11 +60,12 @@ def test_real_mpi_programs_find_all_their_ranks_on_two_nodes(pods: Pods, agent: 
 BUSYBOX = "busybox:1.36"
 
 
-def test_ranks_and_helpers_each_have_their_place(pods: Pods, agent: Agent) -> None:
+def test_ranks_and_helpers_each_have_their_place(pods: Pods, agent: Agent, testbed: Testbed) -> None:
     """One pod for what many ranks mean beside MPI: nodes, volumes, labels, probes, helpers, exit code."""
     script = (
         "echo $SLURM_PROCID > /work/$SLURM_PROCID; until test $(ls /work | wc -l) -ge 2; do sleep 0.1; done; "
-        "echo $SLURMD_NODENAME $SLURM_NTASKS $(ls /work | tr '\\n' ' ')$SECRET; "
+        "echo $SLURMD_NODENAME $SLURM_NTASKS $(ls /work | tr '\\n' ' ')$SECRET "
+        "$SLURM_JOB_NODELIST $SLURM_NNODES $SLURM_NODEID $SLURM_LOCALID; "
         "test $SLURM_PROCID = 0 && touch /ready; until test -e /shared/go; do sleep 0.1; done; exit $((SLURM_PROCID + 3))"
     )
     pod = ranks(
@@ -104,8 +107,11 @@ def test_ranks_and_helpers_each_have_their_place(pods: Pods, agent: Agent) -> No
     assert [line.split(":")[0] for line in lines] == ["0", "1", "2", "3"]
     first, second = lines[0].split()[1], lines[3].split()[1]
     assert first != second
+    (job,) = pods.jobs("place")
+    nodes = testbed.run("squeue", "-h", "-j", job, "-o", "%N").stdout.strip()
     assert [line.split(": ", 1)[1] for line in lines] == [
-        f"{first} 4 0 1 it's", f"{first} 4 0 1 it's", f"{second} 4 2 3 it's", f"{second} 4 2 3 it's"
+        f"{first} 4 0 1 it's {nodes} 2 0 0", f"{first} 4 0 1 it's {nodes} 2 0 1",
+        f"{second} 4 2 3 it's {nodes} 2 1 0", f"{second} 4 2 3 it's {nodes} 2 1 1",
     ]  # fmt: skip
     helper_log = pods.kubectl("logs", "place", "-c", "helper").split()
     assert helper_log[:2] == [first, "0"]
@@ -136,14 +142,29 @@ def test_ranks_are_asked_to_end_before_they_are_killed(pods: Pods, agent: Agent,
     pods.wait_gone("ended")
 
 
+ALONE = {
+    "mpich-pmix": ("mpi-check-mpich", "pmix", "MPICH", "pmi2"),
+    "mpich-none": ("mpi-check-mpich", "none", "MPICH", "pmi2"),
+    "openmpi-pmi2": ("mpi-check-openmpi", "pmi2", "Open MPI", "pmix"),
+    "openmpi-none": ("mpi-check-openmpi", "none", "Open MPI", "pmix"),
+}
+
+
 def test_ranks_that_do_not_find_each_other_are_told(pods: Pods, agent: Agent) -> None:
-    pods.apply(ranks("alone", agent, "mpi-check-mpich", "20", nodes="2", ntasks="2", mpi="pmix"))
-    told = wait_until(
-        "the event RanksAlone",
-        lambda: [event for event in pods.events("alone") if event["reason"] == "RanksAlone"],
-        seconds=PULL_SECONDS,
-    )
-    assert "MPICH" in told[0]["message"]
-    assert "slurmlet.io/mpi: pmi2" in told[0]["message"]
-    pods.wait_phase("alone", "Failed")
-    assert pods.terminated("alone")["exitCode"] == 2  # the program's own word for a world that is too small
+    pods.apply(
+        *(ranks(name, agent, program, "20", nodes="2", ntasks="2", mpi=mpi) for name, (program, mpi, *_) in ALONE.items()),
+        ranks("refused", agent, "true", nodes="2", srun_args="--task-prolog=/bin/true"),
+    )  # fmt: skip
+    for name, (_, _, library, instead) in ALONE.items():
+        told = wait_until(
+            f"the event RanksAlone of {name}",
+            lambda name=name: [event for event in pods.events(name) if event["reason"] == "RanksAlone"],
+            seconds=PULL_SECONDS,
+        )
+        assert library in told[0]["message"]
+        assert f"slurmlet.io/mpi: {instead}" in told[0]["message"]
+    for name in ALONE:
+        pods.wait_phase(name, "Failed", seconds=90)
+        assert pods.terminated(name)["exitCode"] == 2  # the program's own word for a world that is too small
+    assert pods.wait_phase("refused", "Failed")["reason"] == "SlurmPolicyDenied"
+    assert pods.jobs("refused") == []
