@@ -1,7 +1,7 @@
 """Whether a job could ever run: against the nodes of its partition, before sbatch is asked. Pure.
 
-Down and drained nodes count, for a job may wait for them; what no node has can't be waited for. What is left to say
-(states, limits of partitions, associations) is slurmctld's.
+Down and drained nodes count, for a job may wait for them; what no node has can't be waited for, nor can more nodes than
+a partition lets one job have. What is left to say (states, other limits of partitions, associations) is slurmctld's.
 """
 
 from collections.abc import Iterable
@@ -53,14 +53,17 @@ def check_size(job: BatchJob, cluster: Cluster, resources: dict[str, ResourceMap
 
 
 def _check_nodes(job: BatchJob, there: int, cluster: Cluster, where: str) -> None:
-    """Compare a job's nodes with those ``there`` are, and with how many its partition lets one job have (MaxNodes)."""
+    """Compare a job's nodes with those ``there`` are, and with how many its partition lets one job have (MaxNodes).
+
+    A QOS may lift that limit (its flag ``PartitionMaxNodes``), so that of a job that names one slurmctld decides.
+    """
     wanted = job.layout.nodes
     if wanted > there:
         raise TooLargeError(field_of("nodes"), "nodes", f"{wanted} nodes are more than {where} has ({there})")
     name = job.placement.partition
     limits = [each.max_nodes for each in cluster.partitions if (each.name == name if name else each.default)]
     most = limits[0] if limits else None  # of several partitions, with commas, Slurm itself chooses one
-    if most is not None and wanted > most:
+    if most is not None and wanted > most and not job.placement.qos:
         message = f"{wanted} nodes are more than {where} lets a job have (MaxNodes={most})"
         raise TooLargeError(field_of("nodes"), "nodes", message)
 

@@ -101,6 +101,8 @@ def test_each_node_offers_its_own_part_of_slurm_and_says_so_in_labels(
     assert there["slurmlet.io/max-time-minutes"] == "2880"
     assert "slurmlet.io/max-time-minutes" not in here, "partition low has no limit"
     assert there["slurmlet.io/physical-cpus"] == "32"
+    enforced = {what: there[f"slurmlet.io/enforces-{what}"] for what in ("cores", "memory", "devices")}
+    assert enforced == {"cores": "false", "memory": "true", "devices": "false"}, "no cgroups here, but OverMemoryKill"
     node = testbed.get("node", gpu.node)
     assert node is not None
     assert node["status"]["capacity"]["cpu"] == "32"

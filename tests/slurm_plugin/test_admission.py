@@ -41,6 +41,8 @@ def test_more_nodes_than_a_partition_lets_a_job_have_are_refused_with_its_limit(
         with pytest.raises(TooLargeError) as caught:
             check_size(job, replace(CLUSTER, partitions=limited), RESOURCES)
         assert f"2 nodes are more than {where} lets a job have (MaxNodes=1)" in str(caught.value)
+    by_qos = replace(JOB, layout=Layout(2, 2), placement=Placement("cpu", qos="wide"))
+    check_size(by_qos, replace(CLUSTER, partitions=limited), RESOURCES)
 
 
 @pytest.mark.parametrize(
