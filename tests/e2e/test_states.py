@@ -172,7 +172,9 @@ def test_a_job_that_the_node_can_not_launch_is_a_disruption_or_held(
 
 
 def test_a_job_that_can_not_end_before_its_deadline_is_ended_by_slurm(pods: Pods, admin: Admin) -> None:
-    admin("scontrol", "update", f"jobid={job_of(pods, 'late')}", "deadline=now+2")
+    job = job_of(pods, "late")
+    for change in ("deadline=now+30", "starttime=now"):  # 22.05 looks at jobs only that could start
+        admin("scontrol", "update", f"jobid={job}", change)
     assert ended(pods, "late")[::2] == ("DeadlineExceeded", "")
     wait_events(pods, "late", "DeadlineExceeded")
 
