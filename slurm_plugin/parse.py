@@ -243,8 +243,8 @@ def enforcement(output: str) -> Enforcement:
     """Return what ``commands.configuration`` says of limits (slurm.conf(5), cgroup.conf(5) of 22.05 to 26.05).
 
     Memory is kept to by cgroups, or by the accounting's looks at it now and then (``OverMemoryKill``). Cores are also
-    kept to by ``task/affinity``, which a job that means to can undo; where only memory is counted (``CR_Memory``), or
-    nothing is, jobs have no cores of their own.
+    kept to by ``task/affinity``, which a job that means to can undo; where memory alone is counted (``CR_Memory``) jobs
+    have no cores of their own.
     """
     found = dict(re.findall(r"^(\w+) += (\S+) *$", output, re.MULTILINE))
     task = found.get("TaskPlugin", "").split(",")

@@ -208,13 +208,14 @@ def test_a_cancellation_names_who_did_it_and_is_no_disruption(pods: Pods, admin:
 
 
 @pytest.fixture
-def silent() -> Iterator[None]:
+def silent(admin: Admin) -> Iterator[None]:
     """A node whose daemon stands still: it can't tell Slurm that it is alive, whatever an administrator says."""
     pid = processes.pid(Layout.from_environment(), f"slurmd-{FAILING}")
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     yield
     os.kill(pid, signal.SIGCONT)
+    wait_until("the node to be back", lambda: admin("sinfo", "-hn", FAILING, "-o", "%t").split()[0] in {"idle", "mix"})
 
 
 def test_a_failed_node_is_a_disruption_or_a_requeue_and_out_of_allocatable_within_a_minute(
@@ -237,10 +238,6 @@ def test_a_failed_node_is_a_disruption_or_a_requeue_and_out_of_allocatable_withi
     assert (reason, disrupted) == ("SlurmNodeFail", "True"), message
     assert FAILING in message
     wait_events(pods, "failing", "SlurmNodeFail")
-
-
-def test_the_failed_node_comes_back(admin: Admin) -> None:
-    wait_until("the node to be back", lambda: admin("sinfo", "-hn", FAILING, "-o", "%t").split()[0] in {"idle", "mix"})
 
 
 def test_a_limit_of_a_qos_lets_a_job_wait_or_its_pod_until_there_is_room(pods: Pods) -> None:
