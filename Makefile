@@ -2,21 +2,21 @@
 # make test   every test, the end-to-end ones on those real parts included
 # make test-versions  on Slurm 22.05 and 26.05 what they answer differently
 # make test-faults    the faults and outages at full length: 500 submissions, a minute each
-# make check  lint, types, architecture and unit tests, in under a minute
+# make check  lint, types, architecture and unit tests but the slow ones, in about a minute
 # make bench  what the bridge costs, beside plain sbatch
 # make down   stops everything that was started here
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-AT_ONCE := $(shell expr 2 \* `nproc 2>/dev/null || echo 2`)
+AT_ONCE := $(shell expr 3 \* `nproc 2>/dev/null || echo 2`)
 
 # Bytecode is kept, whatever the shell says: every worker of the tests and every agent would compile all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 FULL_FAULTS := SLURMLET_FAULTY_SUBMISSIONS=500 SLURMLET_AWAY_SECONDS=60
 
-.PHONY: demo test test-versions test-faults check unit bench down venv clean
+.PHONY: demo test test-versions test-faults check types lint unit bench down venv clean
 .DEFAULT_GOAL := check
 
 demo: $(STAMP)
@@ -38,15 +38,19 @@ test-faults: $(STAMP)
 	@$(FULL_FAULTS) $(BIN)/python -m pytest -s -m e2e tests/e2e/test_faults.py tests/e2e/test_daemons.py
 
 check: $(STAMP)
+	@$(MAKE) --no-print-directory -j2 types lint unit
+
+types: $(STAMP)
+	@$(BIN)/mypy
+
+lint: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/vermin --no-tips -q -t=3.6- --violations slurm_plugin/runner slurm_plugin/hostagent slurm_plugin/jobdir.py slurm_plugin/clients/pyslurm/child.py
-	@$(BIN)/python -m pytest -q -n $(AT_ONCE) --dist worksteal -m "not e2e" --ignore=tests/e2e --junitxml=build/tests/unit.xml tests
 
 unit: $(STAMP)
-	@$(BIN)/python -m pytest -q -n $(AT_ONCE) --dist worksteal -m "not e2e" --ignore=tests/e2e tests
+	@$(BIN)/python -m pytest -q -n $(AT_ONCE) --dist worksteal -m "not e2e and not slow" --ignore=tests/e2e --junitxml=build/tests/unit.xml tests
 
 bench: $(STAMP)
 	@$(BIN)/python -m testbed up

@@ -141,7 +141,7 @@ def partition_down(place: Setting, name: str) -> Iterator[None]:
 def no_sampling(testbed: Testbed) -> Iterator[None]:
     """Have slurmstepd not sample its job's processes for a while.
 
-    Each looks at every process of the machine, here every 2 s; with hundreds of jobs on one machine that alone takes
+    Each looks at every process of the machine, here every 10 s; with hundreds of jobs on one machine that alone takes
     more than two CPUs.
     """
     path = Path(f"/proc/{testbed.environment['SLURMLET_TESTBED_SITE_PID']}/root{SLURM_CONF}")

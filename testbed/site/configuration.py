@@ -84,7 +84,8 @@ SlurmctldTimeout=60
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/linux
-JobAcctGatherFrequency=task=2
+# Each job's slurmstepd looks at every process of the machine, and all nodes are one.
+JobAcctGatherFrequency=task=10
 JobAcctGatherParams=OverMemoryKill
 MpiDefault=none
 

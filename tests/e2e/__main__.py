@@ -1,8 +1,8 @@
 """``python -m tests.e2e``: all end-to-end tests in one go, several at once where they do not disturb each other.
 
 Three pytest processes run beside each other, for most of a test is waiting. Two share the testbed that is up: one begins
-the waits of minutes and looks at what came of them; one runs most files, two at a time. The third runs the files that
-disturb others, one by one, on a testbed of their own.
+the waits of minutes and, after others that mostly wait and the slow unit tests, looks at what came of them; one runs most
+files, two at a time. The third runs the files that disturb others, one by one, on a testbed of their own.
 """
 
 import os
@@ -26,7 +26,7 @@ _HEARTBEAT_SECONDS = 30.0
 
 
 def _pytest(report: str, marks: str, *options: str) -> list[str]:
-    words = ["-m", f"e2e and {marks}", f"--junitxml={totals.REPORTS / report}.xml", *options, "tests"]
+    words = ["-m", marks, f"--junitxml={totals.REPORTS / report}.xml", *options, "tests"]
     return [sys.executable, "-m", "pytest", *words]
 
 
@@ -73,9 +73,11 @@ def main(options: Sequence[str]) -> int:
     own = beside("alone", 2)
     try:
         with ExitStack() as stack:
-            waits = stack.enter_context(_meanwhile(_pytest("e2e-last", "last", *options), os.environ))
-            alone = stack.enter_context(_meanwhile(_pytest("e2e-alone", "alone", *options), own))
-            together = _pytest("e2e-together", "not last and not alone", "-n", _AT_ONCE, "--dist", "loadfile", *options)
+            waits = stack.enter_context(_meanwhile(_pytest("e2e-last", "slow or (e2e and last)", *options), os.environ))
+            alone = stack.enter_context(_meanwhile(_pytest("e2e-alone", "e2e and alone", *options), own))
+            together = _pytest(
+                "e2e-together", "e2e and not last and not alone", "-n", _AT_ONCE, "--dist", "loadfile", *options
+            )
             codes = [subprocess.run(together, check=False).returncode]
             say("The tests that wait for minutes, and those that have a testbed of their own, have run meanwhile …")
             codes += [waits.wait(), alone.wait()]

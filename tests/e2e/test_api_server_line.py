@@ -16,7 +16,7 @@ from .proxy import Proxy
 from .testbed import Testbed
 from .waiting import wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.last, pytest.mark.timeout(300)]
 
 RECOVERY_SECONDS = 30
 PATIENCE_SECONDS = 60

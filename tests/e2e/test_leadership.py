@@ -14,7 +14,7 @@ from .pods import Pods, make_pods
 from .testbed import Testbed
 from .waiting import wait_until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.last]
 
 LEASE = {"namespace": "slurmlet", "name": "e2e-leader", "lease_seconds": 20}
 

@@ -104,8 +104,6 @@ def pods_of_the_page(agent: Agent) -> list[Manifest]:
         single(agent, "hook", stays, spec=always,
                lifecycle={"postStart": {"exec": {"command": ["sh", "-c", "exit 4"]}}}),
         single(agent, "killed", stays),
-        single(agent, "limited", "trap 'printf term > /dev/termination-log; exit 0' TERM; while :; do sleep 0.2; done",
-               lifecycle={"preStop": {"exec": {"command": ["sh", "-c", "touch /shared/pre"]}}}),
         single(agent, "patient", "trap 'sleep 9; printf done > /dev/termination-log; exit 7' TERM; "
                "while :; do sleep 0.2; done", spec={"terminationGracePeriodSeconds": 60}),
     ]  # fmt: skip
@@ -390,16 +388,6 @@ def test_30_active_deadline_is_deadline_exceeded(pods: Pods) -> None:
     status = pods.wait_phase("deadline", "Failed", seconds=SLOW)
     assert status["reason"] == "DeadlineExceeded"
     assert status["message"] == "Pod was active on the node longer than the specified deadline"
-
-
-def test_31_the_jobs_time_limit_lets_pre_stop_and_term_run(pods: Pods, testbed: Testbed, watch: PodWatch) -> None:
-    running(pods, "limited")
-    (job,) = pods.jobs("limited")
-    testbed.run("scancel", "--batch", "--signal=USR1", job)  # what slurmd sends before the limit
-    status = pods.wait_phase("limited", "Failed", seconds=SLOW + 90)
-    assert status["reason"] == "DeadlineExceeded"
-    ending = pods.terminated("limited")
-    assert (ending["exitCode"], ending["message"]) == (0, "term")
 
 
 def test_31_a_killed_runner_is_neither_running_for_ever_nor_a_success(pods: Pods, testbed: Testbed) -> None:

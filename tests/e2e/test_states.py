@@ -29,7 +29,7 @@ Admin = Callable[..., str]
 POLICY = {"accounts": ["*"], "qos": ["*"], "raw_flags": True, "requeue": True}
 # They end in good order when they are asked to: that is no success for all that.
 STOPPABLE = ("sh", "-c", "trap 'exit 0' TERM; echo begun; while :; do sleep 0.2; done")
-GREEDY = "b = bytearray(1 << 29); b[::4096] = b'x' * len(b[::4096]); import time; time.sleep(300)"
+GREEDY = "{ head -c 600000000 /dev/zero; sleep 300; } | tail -n 1"  # a line without an end: tail keeps all of it
 LIMITED = ("limited-0", "limited-1", "limited-2")  # the QOS takes two, and runs one
 BROKEN, FAILING = "cn4", "cn3"
 AFTER_SUBMISSION = "--begin=now+1hours"
@@ -102,7 +102,7 @@ def pods(testbed: Testbed, agent: Agent) -> Iterator[Pods]:
     ]
     late = annotated(manifest("late", agent, "true"), flags=f"{AFTER_SUBMISSION} --deadline=now+3hours", time_limit="5")
     limited = [annotated(manifest(name, agent, "sleep", "600"), qos="small") for name in LIMITED]
-    greedy = manifest("greedy", agent, "python3", "-c", GREEDY, image="python:3.11-slim")
+    greedy = manifest("greedy", agent, "sh", "-c", GREEDY)
     pods.apply(unlaunched, late, *batch, failing, *again, *limited, greedy, preemptible(agent))
     pods.apply(example("preemptible-service", agent, gpu_type="a100", resources=HALF_A100))
     yield pods

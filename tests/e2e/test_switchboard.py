@@ -16,7 +16,7 @@ from .sidecars import Sidecar
 from .testbed import Testbed
 from .waiting import wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.last, pytest.mark.timeout(600)]
 
 SITES = ("e2e-calls-a", "e2e-calls-b")
 

@@ -22,7 +22,8 @@ DATA = "/home/alice/volumes-test"
 NFS = {"server": "nfs.test", "path": "/export/teams"}
 FOLLOW = """
 while :; do
-  now="$(cat /config/..data/a)$(cat /config/..data/b) $(cat /secret/word) $(cat /all/a) $(cat /all/labels) sub=$(cat /sub)"
+  config="/config/$(readlink /config/..data)"  # both files of one version; the next one may come between two looks
+  now="$(cat $config/a)$(cat $config/b) $(cat /secret/word) $(cat /all/a) $(cat /all/labels) sub=$(cat /sub)"
   [ "$now" = "$before" ] || echo "$now"
   before="$now"
   sleep 0.2

@@ -17,6 +17,8 @@ from sidecar.openapi import document
 
 from ..vkubelet.fakes import FakeProvider
 
+pytestmark = pytest.mark.slow
+
 # Streams that only end when the client goes away.
 ENDLESS = [wire.REPORTS, wire.STREAM]
 EXAMPLES = 20

@@ -17,6 +17,8 @@ from tests.vkubelet.fakes import FakeProvider
 
 from .calls import Lines, connected
 
+pytestmark = pytest.mark.slow
+
 SITE = "site-a"
 PODS = 20
 ROUNDS = 8

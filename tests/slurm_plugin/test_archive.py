@@ -52,6 +52,7 @@ def test_an_agent_spoken_to_in_another_tongue_says_so(tmp_path: Path) -> None:
     assert b"frame header" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("python", OLD_AND_NEW)
 def test_its_bytecode_is_kept_beside_it_and_used_at_the_next_start(python: str, tmp_path: Path) -> None:
     if (program := found(python)) is None:
@@ -78,6 +79,7 @@ def test_its_bytecode_is_kept_beside_it_and_used_at_the_next_start(python: str, 
     assert output.startswith(b'{"synced":true}\n')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("python", OLD_AND_NEW)
 async def test_the_agent_runs_on_every_python_from_3_6_on(python: str, area: str) -> None:
     if (path := found(python)) is None:

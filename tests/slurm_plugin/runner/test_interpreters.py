@@ -12,6 +12,8 @@ from tests.slurm_plugin.test_archive import OLD_AND_NEW, found
 
 from .jobs import Job, assert_many_sided, many_sided
 
+pytestmark = pytest.mark.slow
+
 
 class ArchivedJob(Job):
     """Its runner is the archive, in an environment as poor as a job's: no locale is in it."""
