@@ -14,9 +14,6 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from kubernetes.aio import client
-from kubernetes.aio import config as loading
-
 from slurm_plugin.errors import ConfigurationError
 
 _CONNECTIONS = 100
@@ -54,6 +51,9 @@ async def load_access(kubeconfig: Path | None, context: str | None, *, seconds: 
     Raises ConfigurationError, which names the source: nothing to load, a broken file, no credential in it, or an exec
     plugin that has not answered within so many ``seconds``.
     """
+    from kubernetes.aio import client  # it takes a second, for which who asks for `--help` should not wait
+    from kubernetes.aio import config as loading
+
     configuration = client.Configuration()
     configuration.connection_pool_maxsize = _CONNECTIONS
     source = "the pod's service account"
