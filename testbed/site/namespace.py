@@ -189,7 +189,8 @@ class Namespace:
         return pid
 
     def _ready(self) -> bool:
-        return Path(f"/proc/{self.pid}/root{READY}").exists()
+        top = f"/proc/{self.pid}/root"
+        return Path(f"{top}{READY}").exists() and not replaced(Path(f"{top}{PROJECT_ROOT}"), PROJECT_ROOT)
 
     def _claim(self, tree: Path) -> None:
         """Tie the state room to one tree: an upper layer makes no sense over another."""
@@ -244,6 +245,14 @@ class Namespace:
             return self._ready()
 
         processes.wait_until("The HPC site's namespace is ready", ready, timeout_seconds=20, log=layout.log(HOLDER))
+
+
+def replaced(seen: Path, directory: Path) -> bool:
+    """Whether what the site sees of a directory is one that was removed since, and made anew under its name.
+
+    What the site does not see at all is another clone's: that one's site, which is not to be taken from it.
+    """
+    return seen.exists() and not seen.samefile(directory)
 
 
 def parse_ids(passwd: str, user: str) -> tuple[int, int]:
