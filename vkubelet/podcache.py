@@ -95,10 +95,14 @@ class PodCache:
         return None if uid is None else self._pods.get(uid)
 
     def put(self, pod: CachedPod) -> bool:
-        """Take a state of a pod; False if this one, or a newer, was known already (our own write's echo)."""
+        """Take a state of a pod; False if it is the very one that is known: our own write's echo.
+
+        An older one is not taken, and yet is somebody's change: what our write returned had it in it, and nobody has
+        looked at it yet.
+        """
         old = self._pods.get(pod.uid)
         if old is not None and old.version >= pod.version:
-            return False
+            return old.version > pod.version
         self._pods[pod.uid] = pod if old is None else replace(pod, seen_at=old.seen_at)
         self._names[pod.namespace, pod.name] = pod.uid
         return True

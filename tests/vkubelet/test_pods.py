@@ -222,6 +222,23 @@ async def test_a_deleted_pod_gets_its_grace_its_end_is_written_and_then_object_a
     assert deletion == {"uid": "uid-p", "grace": 0}
 
 
+async def test_a_deletion_is_heard_though_our_own_write_came_after_it_and_was_answered_sooner(world: World) -> None:
+    world.start()
+    pod = world.create()
+    await world.until(lambda: world.provider.jobs)
+    announce, held = world.kube._announce, []
+    world.kube._announce = lambda *told, **how: held.append((told, how))  # type: ignore[method-assign]  a slow watch
+    world.delete(grace=30)
+    world.provider.run(pod)
+    path = f"{NAMESPACE}/pods/p"
+    await world.until(lambda: "Running" in {status.get("phase") for status in world.kube.statuses(path)})
+    await world.settle()
+    world.kube._announce = announce  # type: ignore[method-assign]
+    for told, how in held:
+        announce(*told, **how)
+    await world.until(lambda: world.provider.terminations == [("uid-p", 30)], seconds=5)
+
+
 async def test_a_shortened_grace_is_passed_on_and_the_same_one_is_not(world: World) -> None:
     world.start()
     world.provider.obeys = False
