@@ -138,7 +138,7 @@ def _sharing(value: str) -> str:
 def _warning(value: str) -> Fields:
     notice = jobvalues.warning(value)
     fields: Fields = {"kill_warning_signal": notice.name}
-    if notice.seconds:
+    if notice.seconds is not None:
         fields["kill_warning_delay"] = _set(notice.seconds)
     if notice.batch:
         fields["kill_warning_flags"] = ["BATCH_JOB"]

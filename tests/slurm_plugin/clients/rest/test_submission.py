@@ -46,6 +46,11 @@ def test_a_priority_is_a_number_that_may_be_unset_and_was_a_text() -> None:
     assert job_of("--priority=7", version=38)["priority"] == "7"
 
 
+def test_a_warning_at_the_time_limit_itself_is_not_left_to_slurms_default() -> None:
+    assert job_of("--signal=USR1@0", version=40)["kill_warning_delay"] == number(0)
+    assert "kill_warning_delay" not in job_of("--signal=USR1", version=40)
+
+
 def test_the_first_dialect_has_plain_numbers_and_an_object_for_the_environment() -> None:
     job = job_of("--mem=300M", "--time=7", "--nodes=1-2", "--gres=gpu:a100:1", "--exclusive", version=38)
     assert (job["memory_per_node"], job["time_limit"], job["nodes"]) == (300, 7, [1, 2])
