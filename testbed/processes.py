@@ -59,7 +59,7 @@ def start(
     _children[child.pid] = child
     identity = {
         "pid": child.pid,
-        "start": _start_time(child.pid),
+        "start": began_at(child.pid),
         "boot": _boot_id(),
         "argv": [str(word) for word in argv],
     }
@@ -131,7 +131,7 @@ def _opened(layout: Layout, name: str) -> Iterator[tuple[int, int] | None]:
         yield None
         return
     try:
-        same = boot == _boot_id() and start_time is not None and start_time == _start_time(number)
+        same = boot == _boot_id() and start_time is not None and start_time == began_at(number)
         yield (number, descriptor) if same else None
     finally:
         os.close(descriptor)
@@ -157,8 +157,8 @@ def _read_record(path: Path) -> tuple[int, int | None, str] | None:
     return record["pid"], record["start"], record["boot"]
 
 
-def _start_time(number: int) -> int | None:
-    """Clock ticks from boot to the start of process `number`; None when it has ended (proc_pid_stat(5))."""
+def began_at(number: int) -> int | None:
+    """Clock ticks from boot to the start of process `number`; None when it has ended, as a zombie has (proc_pid_stat(5))."""
     try:
         stat = Path(f"/proc/{number}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

@@ -18,7 +18,7 @@ from pathlib import Path
 from testbed.progress import say
 from tests import totals
 
-from .testbed import TESTBED, beside
+from .testbed import TESTBED, environment_beside
 
 _AT_ONCE = "2"
 _NO_TESTS = 5  # pytest's exit code
@@ -70,7 +70,7 @@ def main(options: Sequence[str]) -> int:
     begun = time.monotonic()
     for old in totals.REPORTS.glob("e2e-*.xml"):
         old.unlink()
-    own = beside("alone", 2)
+    own = environment_beside("alone", 2)
     try:
         with ExitStack() as stack:
             waits = stack.enter_context(_meanwhile(_pytest("e2e-last", "slow or (e2e and last)", *options), os.environ))

@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 
 from testbed import processes
-from testbed.paths import STATE_VARIABLE, Layout
-from testbed.ports import BASE_VARIABLE, SPAN
+from testbed.paths import Layout
 from testbed.site import DEFAULT_VERSION
 from testbed.site.namespace import HOLDER, sees
 
-from .testbed import PROJECT_ROOT, TESTBED
+from .testbed import PROJECT_ROOT, TESTBED, environment_beside
 from .waiting import wait_until
 
 # In order: each test goes on where the one before has stopped.
@@ -33,22 +32,11 @@ kubectl version && squeue && sbatch --wait --output=/dev/null --wrap=true && kub
 """
 
 
-def ended(pid: int) -> bool:
-    """Whether a process runs no more; a zombie only waits for its parent, which is the machine's."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-    return state in "ZX"
-
-
 class Beside:
     """A testbed with a directory and ports of its own."""
 
     def __init__(self) -> None:
-        beside = Layout.from_environment()
-        named = {STATE_VARIABLE: f"{beside.state}-life", BASE_VARIABLE: str(beside.port_base + SPAN)}
-        self.environment = {**os.environ, **named, "SLURM": DEFAULT_VERSION}
+        self.environment = environment_beside("life", 1) | {"SLURM": DEFAULT_VERSION}
         self.layout = Layout.from_environment(self.environment)
 
     def begin(self, *words: str) -> subprocess.Popen[str]:
@@ -117,7 +105,7 @@ def test_two_demos_at_once_both_show_a_pod_and_one_stop_ends_their_agent(beside:
         assert "kubectl logs" in said
     agent = beside.pid("slurmlet-vkubelet")
     beside.run(*DEMO, "--stop")
-    assert ended(agent)
+    assert processes.began_at(agent) is None
 
 
 def test_down_leaves_nothing(beside: Beside) -> None:

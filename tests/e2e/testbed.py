@@ -21,7 +21,7 @@ TESTBED = (sys.executable, "-m", "testbed")
 COMMAND_SECONDS = 60
 
 
-def beside(name: str, index: int) -> dict[str, str]:
+def environment_beside(name: str, index: int) -> dict[str, str]:
     """Return the environment of another testbed than ours: a directory of its own, and the ports ``index`` spans above."""
     ours = Layout.from_environment()
     return {

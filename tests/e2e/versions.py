@@ -13,7 +13,7 @@ from testbed.progress import say
 from testbed.site import DEFAULT_VERSION
 from testbed.site.rootfs import RELEASES
 
-from .testbed import PROJECT_ROOT, TESTBED, beside
+from .testbed import PROJECT_ROOT, TESTBED, environment_beside
 
 FILES = (
     *(
@@ -28,7 +28,7 @@ FILES = (
 
 
 def _tried(version: str, options: Sequence[str]) -> int:
-    environment = beside("versions", 1) | {"SLURM": version}
+    environment = environment_beside("versions", 1) | {"SLURM": version}
     files = [f"tests/e2e/{name}" for name in FILES]
     argv = [sys.executable, "-m", "pytest", *options, *files]
 
