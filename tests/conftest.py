@@ -1,5 +1,7 @@
 """Options of every test run."""
 
+import gc
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -10,6 +12,12 @@ settings.load_profile("any machine")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write the golden files anew instead of comparing")
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collector thousands of tests and every module: they stay, and it would look at them again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
