@@ -185,7 +185,8 @@ async def test_who_takes_for_ever_to_say_what_they_want_is_left(place, caplog):
                 await asyncio.sleep(0.05)
 
         dripping = asyncio.create_task(drip())
-        assert await slow.read() == b""
+        with suppress(ConnectionResetError):  # what still dripped when it was left is answered by a reset
+            assert await slow.read() == b""
         dripping.cancel()
         writer.close()
         await logged(caplog, "connection closed, no whole request")
