@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any, Self
 
 from .testbed import Testbed
+from .waiting import wait_until
 
 Manifest = dict[str, Any]
 
@@ -17,9 +18,12 @@ Manifest = dict[str, Any]
 class PodWatch:
     """What was seen, by the pod's name, oldest first."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, testbed: Testbed, namespace: str, process: subprocess.Popen[str]) -> None:
+        self._testbed = testbed
+        self._namespace = namespace
         self._process = process
         self._seen: dict[str, list[Manifest]] = defaultdict(list)
+        self._deleted: set[str] = set()
         self._reader = threading.Thread(target=self._read, name="pod watch", daemon=True)
         self._reader.start()
 
@@ -27,10 +31,18 @@ class PodWatch:
     @contextmanager
     def of(cls, testbed: Testbed, namespace: str) -> Iterator[Self]:
         """Watch until the end of the block."""
-        argv = ["kubectl", "get", "pods", f"--namespace={namespace}", "--watch", "--output=json"]
+        argv = [
+            "kubectl",
+            "get",
+            "pods",
+            f"--namespace={namespace}",
+            "--watch",
+            "--output-watch-events",
+            "--output=json",
+        ]
         process = subprocess.Popen(argv, env=testbed.environment, stdout=subprocess.PIPE, text=True)
         with process:
-            watch = cls(process)
+            watch = cls(testbed, namespace, process)
             try:
                 yield watch
             finally:
@@ -44,13 +56,26 @@ class PodWatch:
             text += line
             if line != "}\n":  # the end of one object, as kubectl indents it
                 continue
-            pod = decoder.decode(text)
-            self._seen[pod["metadata"]["name"]].append(pod)
+            event = decoder.decode(text)
+            name = event["object"]["metadata"]["name"]
+            self._seen[name].append(event["object"])
+            (self._deleted.add if event["type"] == "DELETED" else self._deleted.discard)(name)
             text = ""
 
     def versions(self, name: str) -> list[Manifest]:
-        """Every version of a pod so far."""
-        return list(self._seen.get(name, ()))
+        """Every version of a pod up to the one that the API server has now: the watch may tell it a moment later."""
+        now = self._testbed.get("pod", name, self._namespace)
+
+        def told() -> bool:
+            if now is None:
+                return name in self._deleted
+            return any(
+                version["metadata"]["resourceVersion"] == now["metadata"]["resourceVersion"]
+                for version in self._seen[name]
+            )
+
+        wait_until(f"the watch to tell the last of pod {name}", told)
+        return list(self._seen[name])
 
     def states(self, name: str, container: str = "main") -> list[Manifest]:
         """Every status of a container so far."""

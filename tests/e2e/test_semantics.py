@@ -477,7 +477,6 @@ def test_36_events_name_their_container(pods: Pods) -> None:
 
 
 def test_19_no_status_of_any_pod_ever_went_back(pods: Pods, watch: PodWatch) -> None:
-    time.sleep(1)
     names = {pod["metadata"]["name"] for pod in pods_of_the_page(pods.agent)}
     seen = {name: wrongs(watch.versions(name)) for name in names}
     assert not {name: wrong for name, wrong in seen.items() if wrong}
