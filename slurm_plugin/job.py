@@ -31,7 +31,10 @@ class JobState(StrEnum):
     @property
     def ended(self) -> bool:
         """Whether no process of the job will run again (a requeue apart, which is a flag)."""
-        return self not in {JobState.PENDING, JobState.RUNNING, JobState.SUSPENDED}
+        return self not in _ALIVE
+
+
+_ALIVE = frozenset({JobState.PENDING, JobState.RUNNING, JobState.SUSPENDED})
 
 
 class JobFlag(StrEnum):
@@ -54,6 +57,11 @@ class JobFlag(StrEnum):
     STAGE_OUT = "STAGE_OUT"
     STOPPED = "STOPPED"
     UPDATE_DB = "UPDATE_DB"
+
+
+_AGAIN = frozenset(
+    {JobFlag.COMPLETING, JobFlag.REQUEUED, JobFlag.REQUEUE_HOLD, JobFlag.REQUEUE_FED, JobFlag.SPECIAL_EXIT}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +102,7 @@ class JobStatus:
     @property
     def ended(self) -> bool:
         """Whether every process of this job is gone for good: an ended state, not completing, not to be requeued."""
-        again = {JobFlag.COMPLETING, JobFlag.REQUEUED, JobFlag.REQUEUE_HOLD, JobFlag.REQUEUE_FED, JobFlag.SPECIAL_EXIT}
-        return self.state.ended and not self.flags & again
+        return self.state.ended and not self.flags & _AGAIN
 
 
 @dataclass(frozen=True, slots=True)

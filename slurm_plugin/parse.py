@@ -42,15 +42,24 @@ def submitted(output: str, argv: Argv) -> JobId:
     return JobId(found[0].partition(";")[0])
 
 
-def queue(output: str, argv: Argv) -> Mapping[JobId, JobStatus]:
-    """Return the jobs of ``commands.queue`` by id, without tasks of arrays and parts of heterogeneous jobs (never ours).
+class QueueReader:
+    """Reads ``commands.queue`` again and again: a job whose line is the same as the time before is not read anew."""
 
-    A pending job's ``start_time`` is Slurm's estimate.
-    """
-    statuses = (
-        _read(_queued, line.split(SEPARATOR, len(QUEUE_FIELDS) - 1), argv, line) for line in output.splitlines()
-    )
-    return {status.job_id: status for status in statuses if status is not None}
+    def __init__(self) -> None:
+        self._rows: Mapping[str, JobStatus | None] = {}
+
+    def read(self, output: str, argv: Argv) -> Mapping[JobId, JobStatus]:
+        """Return the jobs by id, without tasks of arrays and parts of heterogeneous jobs (never ours).
+
+        A pending job's ``start_time`` is Slurm's estimate.
+        """
+        known = self._rows
+        self._rows = {line: known[line] if line in known else _row(line, argv) for line in output.splitlines()}
+        return {status.job_id: status for status in self._rows.values() if status is not None}
+
+
+def _row(line: str, argv: Argv) -> JobStatus | None:
+    return _read(_queued, line.split(SEPARATOR, len(QUEUE_FIELDS) - 1), argv, line)
 
 
 def waiting(output: str, argv: Argv) -> tuple[WaitingJob, ...]:

@@ -62,12 +62,13 @@ class PodRecord:
     @property
     def settled(self) -> bool:
         """Whether Slurm need not be asked about this pod any more."""
-        return self.report().over
+        job = self._own_job
+        return self.absent or (job is not None and job.ended)
 
     @property
     def running(self) -> bool:
         """Whether the pod's runner can be spoken to. Its own word may come earlier than Slurm's of the same run."""
-        job, runner = self.report().job, self.runner
+        job, runner = self._own_job, self.runner
         if job is not None and job.state in {JobState.RUNNING, JobState.SUSPENDED}:
             return True
         alive = runner is not None and not runner.final and runner.job_id == self.job_id
@@ -99,8 +100,12 @@ class PodRecord:
 
     def report(self) -> PodReport:
         """Return what is known, as the contract says it."""
-        job = self.job if self.job is not None and self.job.job_id == self.job_id else None
-        return PodReport(self.uid, self.namespace, self.name, self.job_id, job, self.runner, self.absent)
+        return PodReport(self.uid, self.namespace, self.name, self.job_id, self._own_job, self.runner, self.absent)
+
+    @property
+    def _own_job(self) -> JobStatus | None:
+        """What Slurm says of the pod's job, not of one that it had before."""
+        return self.job if self.job is not None and self.job.job_id == self.job_id else None
 
 
 def _later(new: RunnerState, old: RunnerState | None) -> bool:
@@ -176,7 +181,7 @@ class Records:
             record.missing_since = None
             if status.ended and record.awaits_last_word(status, now):
                 continue
-            if record.job != status:
+            if record.job is not status and record.job != status:
                 record.job = status
                 changed.append(record.uid)
         return changed, missing

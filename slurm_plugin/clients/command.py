@@ -61,6 +61,7 @@ class CommandClient:
         self._timeouts = timeouts or Timeouts()
         self._submissions = asyncio.Semaphore(submissions)
         self._clock = clock
+        self._queue = parse.QueueReader()
         self._configuration: tuple[str, str, Enforcement] | None = None
         self._configured_at = float("-inf")
 
@@ -76,7 +77,7 @@ class CommandClient:
     async def jobs(self) -> Mapping[JobId, JobStatus]:
         """See SlurmClient."""
         argv = commands.queue()
-        return parse.queue(await self._query(argv), argv)
+        return self._queue.read(await self._query(argv), argv)
 
     async def waiting(self) -> tuple[WaitingJob, ...]:
         """See QueueTelling."""

@@ -26,7 +26,7 @@ class Samples:
         return (self._directory / name).read_text(encoding="utf-8")
 
     def queue(self) -> Mapping[JobId, JobStatus]:
-        return parse.queue(self.text("squeue.txt"), ARGV)
+        return parse.QueueReader().read(self.text("squeue.txt"), ARGV)
 
     def accounting(self) -> Mapping[JobId, JobStatus]:
         return parse.accounting(self.text("sacct.txt"), ARGV)
@@ -146,12 +146,12 @@ def test_accounting_that_keeps_no_directories_is_matched_by_name_alone() -> None
 
 @pytest.mark.parametrize("state", list(JobState))
 def test_every_base_state_is_read(state: JobState) -> None:
-    assert parse.queue(ROW.replace("RUNNING", state), ARGV)[JobId("7")].state == state
+    assert parse.QueueReader().read(ROW.replace("RUNNING", state), ARGV)[JobId("7")].state == state
 
 
 @pytest.mark.parametrize("flag", list(JobFlag))
 def test_a_job_shown_by_a_flag_alone_has_not_ended(flag: JobFlag) -> None:
-    job = parse.queue(ROW.replace("RUNNING", flag), ARGV)[JobId("7")]
+    job = parse.QueueReader().read(ROW.replace("RUNNING", flag), ARGV)[JobId("7")]
     assert job.flags == {flag}
     assert not job.ended
 
@@ -166,17 +166,27 @@ def test_a_job_shown_by_a_flag_alone_has_not_ended(flag: JobFlag) -> None:
 )  # fmt: skip
 def test_what_slurm_does_not_document_is_shown_and_never_taken_for_an_ending(line: str) -> None:
     with pytest.raises(UnparsableOutputError, match="squeue"):
-        parse.queue(f"{ROW}\n{line}\n", ARGV)
+        parse.QueueReader().read(f"{ROW}\n{line}\n", ARGV)
 
 
 def test_foreign_jobs_of_other_kinds_are_passed_over_whatever_they_say() -> None:
     others = ["30_1", "30_[1-2%1]", "12+1"]
     lines = "".join(f"{ROW.replace('7|', f'{other}|', 1).replace('RUNNING', 'WEIRD')}\n" for other in others)
-    assert set(parse.queue(lines + ROW, ARGV)) == {"7"}
+    assert set(parse.QueueReader().read(lines + ROW, ARGV)) == {"7"}
 
 
 def test_a_reason_may_hold_the_separator() -> None:
-    assert parse.queue(ROW.replace("None", "a|b"), ARGV)[JobId("7")].reason == "a|b"
+    assert parse.QueueReader().read(ROW.replace("None", "a|b"), ARGV)[JobId("7")].reason == "a|b"
+
+
+def test_a_job_is_read_anew_only_when_its_line_has_changed() -> None:
+    reader = parse.QueueReader()
+    other = ROW.replace("7", "8", 1)
+    first = reader.read(f"{ROW}\n{other}\n", ARGV)
+    second = reader.read(f"{ROW}\n{other.replace('RUNNING', 'SUSPENDED')}\n", ARGV)
+    assert second[JobId("7")] is first[JobId("7")]
+    assert second[JobId("8")].state == "SUSPENDED"
+    assert set(reader.read(f"{other}\n", ARGV)) == {"8"}
 
 
 @pytest.mark.parametrize(
@@ -185,7 +195,7 @@ def test_a_reason_may_hold_the_separator() -> None:
 )
 def test_squeues_exit_code_has_two_forms(raw: str, exit_code: ExitCode) -> None:
     line = ROW.replace("RUNNING", "FAILED").replace("0:0", raw)
-    assert parse.queue(line, ARGV)[JobId("7")].exit_code == exit_code
+    assert parse.QueueReader().read(line, ARGV)[JobId("7")].exit_code == exit_code
 
 
 @pytest.mark.parametrize(
