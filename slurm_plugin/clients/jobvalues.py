@@ -1,12 +1,14 @@
 """Values of sbatch's options, in the units that Slurm's job description has; for whoever submits without sbatch. Pure.
 
-ValueError for a value that sbatch would refuse.
+The readers of values raise ValueError for one that sbatch would refuse.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from signal import Signals
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from ..errors import SubmissionRejectedError
 
 _MIB = re.compile(r"([0-9]+)([KMGT]?)B?", re.ASCII | re.IGNORECASE)
 _KIB = {"K": 1, "M": 1024, "G": 1024**2, "T": 1024**3}
@@ -31,6 +33,30 @@ class Notice(NamedTuple):
     name: str
     seconds: int | None
     batch: bool
+
+
+Fields = dict[str, Any]
+
+
+def described(options: Mapping[str, str], field: Callable[[str, str], Fields | None], *, taker: str) -> Fields:
+    """Return the fields of a job with these options. Nothing is silently dropped.
+
+    ``field`` returns an option's own: {} if it is to be left out, None if there is none. ``chdir`` has none: the caller's
+    word counts, as that of sbatch's command line does. Raises SubmissionRejectedError in the name of ``taker`` for an
+    option without a field, or whose value ``field`` refuses by ValueError.
+    """
+    found: Fields = {"name": UNNAMED}
+    for name, value in options.items():
+        if name == "chdir":
+            continue
+        try:
+            fields = field(name, value)
+        except ValueError as error:
+            raise SubmissionRejectedError(f"{taker} can't be given --{name}={value}: {error}") from error
+        if fields is None:
+            raise SubmissionRejectedError(f"{taker} has no field for sbatch's option --{name}")
+        found |= fields
+    return found
 
 
 def mib(text: str) -> int:

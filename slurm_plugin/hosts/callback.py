@@ -15,11 +15,11 @@ from typing import Protocol, runtime_checkable
 
 from ..errors import HostError, TransportError
 from .base import Host
+from .channel import StreamChannel
 from .connection import Connection
 
 log = logging.getLogger(__name__)
 
-_READ_BYTES = 256 << 10
 _SECRET_BYTES = 32
 # For the secret to arrive once somebody has connected.
 _INTRODUCTION_SECONDS = 5.0
@@ -72,28 +72,12 @@ class Expected:
             writer.transport.abort()
 
 
-class CallChannel:
+class CallChannel(StreamChannel):
     """The line that a caller has opened (``channel.Channel``)."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, behind: Connection) -> None:
-        self._reader = reader
-        self._writer = writer
+        super().__init__(reader, writer)
         self._behind = behind
-
-    async def read(self) -> bytes:
-        """Return some bytes; b"" at the end."""
-        try:
-            return await self._reader.read(_READ_BYTES)
-        except OSError:
-            return b""
-
-    async def write(self, data: bytes) -> None:
-        """Send bytes; waits while too much is unsent. TransportError once the caller is gone."""
-        try:
-            self._writer.write(data)
-            await self._writer.drain()
-        except OSError as error:
-            raise TransportError(f"the line is broken: {error}") from error
 
     async def ended(self) -> tuple[int | None, str]:
         """Return what the other connection says of the caller's end: a line has no exit code of its own."""
@@ -110,7 +94,7 @@ async def expected_call(address: str) -> AsyncIterator[Expected]:
     """Listen on one address of this machine, on a port that the system chooses."""
     call = Expected()
     try:
-        server = await asyncio.start_server(call.introduce, address, 0, limit=4 * _READ_BYTES, backlog=4)
+        server = await asyncio.start_server(call.introduce, address, 0, limit=StreamChannel.LIMIT, backlog=4)
     except OSError as error:
         raise HostError(f"nobody can call {address} here: {error}") from error
     try:

@@ -49,6 +49,32 @@ class Channel(Protocol):
         """After the end: the exit code, if known, and the last of what was printed on standard error."""
 
 
+class StreamChannel:
+    """The half of a Channel that reads and writes, where its line is a socket of ours."""
+
+    READ_BYTES = 256 << 10
+    LIMIT = 4 * READ_BYTES  # of a reader's buffer
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def read(self) -> bytes:
+        """Return some bytes as they come; b"" at the end, also when the other side died with our bytes unread."""
+        try:
+            return await self._reader.read(self.READ_BYTES)
+        except OSError:
+            return b""
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes; waits while too much is unsent. TransportError once the other side reads no more."""
+        try:
+            self._writer.write(data)
+            await self._writer.drain()
+        except OSError as error:
+            raise TransportError(f"the host agent reads no more: {error}") from error
+
+
 def agent_argv(python: str, archive: Archive) -> tuple[str, ...]:
     """Return the command that becomes the agent of this archive."""
     return (python, "-I", "-S", "-B", "-c", _BOOTSTRAP, str(len(archive.data)), archive.digest)

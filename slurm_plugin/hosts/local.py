@@ -12,14 +12,12 @@ from contextlib import AbstractAsyncContextManager
 from tempfile import TemporaryFile
 from typing import IO
 
-from ..errors import TransportError
 from .agent import AgentHost
 from .callback import Expected, expected_call
-from .channel import NoPythonError
+from .channel import NoPythonError, StreamChannel
 
 log = logging.getLogger(__name__)
 
-_READ_BYTES = 256 << 10
 _LAST_WORDS_BYTES = 4096
 # What another user's agent is given of our environment: that user can read it. All else may be a secret of ours.
 _SHOWN_TO_OTHERS = ("PATH", "LANG", "LC_ALL", "TZ")
@@ -44,7 +42,7 @@ class LocalHost(AgentHost):
         return expected_call(address)
 
 
-class LocalChannel:
+class LocalChannel(StreamChannel):
     """A child process at the other end of a socket pair. Made by ``open``.
 
     Its standard error is a file: a pipe might be held open by what outlives the agent, and would then be waited for.
@@ -53,10 +51,9 @@ class LocalChannel:
     def __init__(
         self, process: Process, errors: IO[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        super().__init__(reader, writer)
         self._process = process
         self._errors = errors
-        self._reader = reader
-        self._writer = writer
 
     @classmethod
     async def open(cls, argv: tuple[str, ...], *, environment: Mapping[str, str] | None = None) -> "LocalChannel":
@@ -78,23 +75,8 @@ class LocalChannel:
             ours.close()
             errors.close()
             raise NoPythonError(f"{argv[0]}: {error.strerror}") from error
-        reader, writer = await asyncio.open_connection(sock=ours, limit=4 * _READ_BYTES)
+        reader, writer = await asyncio.open_connection(sock=ours, limit=cls.LIMIT)
         return cls(process, errors, reader, writer)
-
-    async def read(self) -> bytes:
-        """Return some bytes; b"" at the end."""
-        try:
-            return await self._reader.read(_READ_BYTES)
-        except ConnectionError:  # it died with our bytes unread
-            return b""
-
-    async def write(self, data: bytes) -> None:
-        """Send bytes; waits while too much is unsent."""
-        try:
-            self._writer.write(data)
-            await self._writer.drain()
-        except ConnectionError as error:
-            raise TransportError(f"the host agent reads no more: {error}") from error
 
     async def ended(self) -> tuple[int | None, str]:
         """Return the exit code and the last words."""

@@ -4,11 +4,12 @@ It lies in the run's own scratch directory, closed to everybody else; where that
 directory. What happens behind it (``visits``) is loaded when somebody comes.
 """
 
+import contextlib
 import json
 import os
 import socket
 import sys
-from typing import TYPE_CHECKING, Callable, List, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, Iterator, List, Optional, Sequence
 
 from .container import ContainerLife
 from .loop import READ
@@ -21,9 +22,14 @@ _NAME = "door"
 _LEAVE_SECONDS = 1.0
 
 
-def at(path: str, directory: int) -> str:
-    """Return a short name of a socket in an open directory: a socket's own path may have 107 bytes at most."""
-    return "/proc/self/fd/%d/%s" % (directory, os.path.basename(path))
+@contextlib.contextmanager
+def short(path: str) -> Iterator[str]:
+    """Give a socket's path a short name for a while: it may have 107 bytes at most. OSError: its directory can't be opened."""
+    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield "/proc/self/fd/%d/%s" % (directory, os.path.basename(path))
+    finally:
+        os.close(directory)
 
 
 class Door:
@@ -41,11 +47,8 @@ class Door:
         path = os.path.join(self._shared.scratch.path, _NAME)
         listener = socket.socket(socket.AF_UNIX)
         try:
-            directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                listener.bind(at(path, directory))
-            finally:
-                os.close(directory)
+            with short(path) as name:
+                listener.bind(name)
             os.chmod(path, 0o600)
             listener.listen(64)
             self._publish(path)

@@ -22,7 +22,7 @@ from typing import Any, Callable, Coroutine, Deque, Dict, List, Mapping, Optiona
 from slurm_plugin.hostagent import protocol
 
 from .dialling import dial
-from .door import at
+from .door import short
 from .line import Line
 from .loop import READ, WRITE, Loop, Promise, Task
 from .relay import Relay, SocketIntake
@@ -94,11 +94,8 @@ def knock(path: str) -> socket.socket:
     """Connect to the runner. EnterError if it is gone."""
     connection = socket.socket(socket.AF_UNIX)
     try:
-        directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            connection.connect(at(path, directory))
-        finally:
-            os.close(directory)
+        with short(path) as name:
+            connection.connect(name)
     except OSError as error:
         connection.close()
         raise EnterError("the pod's runner can't be reached on this node: %s" % error) from error

@@ -6,12 +6,9 @@ An option that has no field is a refusal that names it: nothing is silently drop
 
 from collections.abc import Mapping
 from signal import Signals
-from typing import Any
 
-from ...errors import SubmissionRejectedError
 from .. import jobvalues
-
-Fields = dict[str, Any]
+from ..jobvalues import Fields
 
 _TEXTS = {
     "account": "account", "array": "array", "comment": "comment", "constraint": "constraints", "dependency": "dependencies",
@@ -36,17 +33,7 @@ def fields(options: Mapping[str, str], script: str, *, directory: str) -> Fields
 
     Raises SubmissionRejectedError for an option that there is no field for, or a value it can't carry.
     """
-    found: Fields = {"name": jobvalues.UNNAMED}
-    for name, value in options.items():
-        if name == "chdir":
-            continue  # the caller's word counts, as that of sbatch's command line does
-        try:
-            field = _field(name, value)
-        except ValueError as error:
-            raise SubmissionRejectedError(f"pyslurm can't be given --{name}={value}: {error}") from error
-        if field is None:
-            raise SubmissionRejectedError(f"pyslurm has no field for sbatch's option --{name}")
-        found |= field
+    found = jobvalues.described(options, _field, taker="pyslurm")
     environment = jobvalues.environment(options, directory)
     return found | {"script": script, "working_directory": directory, "environment": environment}
 

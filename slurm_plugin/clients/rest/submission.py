@@ -5,18 +5,17 @@ slurmctld's job description, and numbers that may be unset are ``{"set": true, "
 is a refusal that names it: nothing is silently dropped.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-from ...errors import SubmissionRejectedError
 from .. import jobvalues
+from ..jobvalues import Fields
 
 OLD_DIALECT = 38
 # ``shared`` took the place of ``exclusive``; v0.0.40 and v0.0.41 have both.
 _SHARED_SINCE = 40
 
 _TEXTS = {
-    "account": "account", "array": "array", "chdir": "current_working_directory", "comment": "comment",
+    "account": "account", "array": "array", "comment": "comment",
     "constraint": "constraints", "dependency": "dependency", "error": "standard_error", "job-name": "name",
     "licenses": "licenses", "output": "standard_output", "partition": "partition", "qos": "qos",
     "reservation": "reservation", "wckey": "wckey",
@@ -33,8 +32,6 @@ _TRUE = {
     "reboot": "reboot",
 }
 
-Fields = dict[str, Any]
-
 
 def request(options: Mapping[str, str], script: str, *, directory: str, version: int) -> Fields:
     """Return the body of ``/job/submit`` for API version v0.0.``version``.
@@ -42,27 +39,16 @@ def request(options: Mapping[str, str], script: str, *, directory: str, version:
     Raises SubmissionRejectedError for an option that slurmrestd has no field for, or a value it can't carry.
     """
     dialect = _old if version <= OLD_DIALECT else _new
-    job: Fields = {"name": jobvalues.UNNAMED, "current_working_directory": directory}
-    for name, value in options.items():
-        if name == "chdir":
-            continue  # the caller's word counts, as that of sbatch's command line does
-        job |= _field(name, value, dialect, version)
+
+    def field(name: str, value: str) -> Fields | None:
+        fields = dialect(name, value, version)
+        return _common(name, value) if fields is None else fields
+
+    job = jobvalues.described(options, field, taker="slurmrestd") | {"current_working_directory": directory}
     environment = jobvalues.environment(options, directory)
     words = [f"{name}={value}" for name, value in environment.items()]
     job["environment"] = environment if version <= OLD_DIALECT else words
     return {"script": script, "job": job}
-
-
-def _field(name: str, value: str, dialect: Callable[[str, str, int], Fields | None], version: int) -> Fields:
-    try:
-        fields = dialect(name, value, version)
-        if fields is None:  # {} is an option that is left out
-            fields = _common(name, value)
-    except ValueError as error:
-        raise SubmissionRejectedError(f"slurmrestd can't be given --{name}={value}: {error}") from error
-    if fields is None:
-        raise SubmissionRejectedError(f"slurmrestd has no field for sbatch's option --{name}")
-    return fields
 
 
 def _common(name: str, value: str) -> Fields | None:
