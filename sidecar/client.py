@@ -253,7 +253,9 @@ class SidecarProvider:
         pair, ca_file = self._settings.certificate, self._settings.ca_file
         cut = isinstance(error, aiohttp.ServerDisconnectedError) or getattr(error, "errno", None) in _HUNG_UP
         hung_up = (cut or isinstance(error, ConnectionError)) and self._base.startswith("https:")
-        why = handshake_failure(error, hung_up=hung_up, ca_file=ca_file, pair=pair)
+        why = handshake_failure(
+            error, hung_up=hung_up, ca_file=ca_file, pair=pair, believed_by="the sidecar's client_ca_file"
+        )
         return why or str(error) or type(error).__name__
 
     async def _change(self, method: str, path: str, body: Any = None, *, timeout: float = _QUERY_SECONDS) -> None:

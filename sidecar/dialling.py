@@ -16,7 +16,7 @@ from slurm_plugin.errors import ConfigurationError, TransportError
 from . import frames, wire
 from .config import DialSettings
 from .multiplex import Multiplexer, Stream, carry
-from .tls import load_pair
+from .tls import handshake_failure, load_pair
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +52,10 @@ async def dial(settings: DialSettings, socket_path: str) -> None:
                     why, seconds = "another sidecar has called with this certificate's name", _REPLACED_SECONDS
         except aiohttp.WSServerHandshakeError as error:
             why = _refusal(error.status, error.headers)
-        except (aiohttp.ClientError, TimeoutError, OSError, ConfigurationError) as error:
-            why = str(error) or type(error).__name__
+        except ConfigurationError as error:
+            why = str(error)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            why = _failure(error, settings)
         log.warning("no connection to the agent at %s: %s; again in %g s", settings.url, why, seconds)
         await asyncio.sleep(seconds)
         failures += 1
@@ -73,13 +75,26 @@ async def try_call(settings: DialSettings) -> str:
             if said.status != _NO_WEBSOCKET:
                 raise TransportError(f"the agent at {settings.url}: {_refusal(said.status, said.headers)}")
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise TransportError(f"the agent at {settings.url}: {str(error) or type(error).__name__}") from error
+        raise TransportError(f"the agent at {settings.url}: {_failure(error, settings)}") from error
     return f"the agent at {settings.url} takes calls of this certificate"
 
 
 def _refusal(status: int, headers: Mapping[str, str] | None) -> str:
     """Say why a switchboard took no call."""
     return (headers or {}).get("Slurmlet-Refusal") or f"it answered {status}, which no agent's switchboard does"
+
+
+def _failure(error: Exception, settings: DialSettings) -> str:
+    """Say why there is no line, with the file that it is about where a handshake failed."""
+    hung_up = isinstance(error, aiohttp.ServerDisconnectedError | ConnectionResetError)
+    why = handshake_failure(
+        error,
+        hung_up=hung_up,
+        ca_file=settings.ca_file,
+        pair=settings.certificate,
+        believed_by="the agent's switchboard.client_ca_file",
+    )
+    return why or str(error) or type(error).__name__
 
 
 def _context(settings: DialSettings) -> ssl.SSLContext:

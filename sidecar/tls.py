@@ -62,9 +62,12 @@ def load_pair(context: ssl.SSLContext, pair: PairSettings) -> None:
 
 
 def handshake_failure(
-    error: BaseException, *, hung_up: bool, ca_file: str | None, pair: PairSettings | None
+    error: BaseException, *, hung_up: bool, ca_file: str | None, pair: PairSettings | None, believed_by: str
 ) -> str | None:
-    """Say which of a client's files a failed handshake is about, and what to look at; None if it was something else. Pure."""
+    """Say which of a client's files a failed handshake is about, and what to look at; None if it was something else. Pure.
+
+    ``believed_by``: the setting of the other side that names whose certificates it believes.
+    """
     # aiohttp's own errors are SSLErrors in name only; what they hold is one.
     seen = (getattr(error, "certificate_error", None), getattr(error, "os_error", None), error.__cause__, error)
     cause = next((each for each in seen if isinstance(each, ssl.SSLError)), None)
@@ -82,8 +85,7 @@ def handshake_failure(
         return None
     shown = pair.certificate_file if pair is not None else "none (no certificate is given)"
     return (
-        f"{said}: it may refuse our certificate, {shown}: is it valid now, and signed by an authority in the sidecar's "
-        "client_ca_file?"
+        f"{said}: it may refuse our certificate, {shown}: is it valid now, and signed by an authority in {believed_by}?"
     )
 
 
