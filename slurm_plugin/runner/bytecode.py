@@ -10,7 +10,6 @@ import marshal
 import os
 import struct
 import sys
-import zipfile
 
 _NEVER_CHECKED = struct.pack("<IQ", 0b01, 0)  # PEP 552, Python 3.7: no source is asked for
 _NO_SOURCE = struct.pack("<II", 0, 0)
@@ -39,6 +38,8 @@ def keep() -> None:
 
 
 def _write(archive: str, path: str) -> None:
+    import zipfile  # which the other starts need not wait for
+
     header = importlib.util.MAGIC_NUMBER + (_NEVER_CHECKED if sys.version_info >= (3, 7) else _NO_SOURCE)
     with zipfile.ZipFile(archive) as sources, zipfile.ZipFile(path, "w") as compiled:
         for name in sources.namelist():

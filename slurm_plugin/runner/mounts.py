@@ -8,7 +8,6 @@ until the runtime has mounted it another container may put a link in its place: 
 
 import contextlib
 import os
-import shutil
 import stat
 from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
 
@@ -143,6 +142,8 @@ def _made(root: str, below: str, mount: plan.Mount) -> Tuple[str, Tuple[int, int
 
 def _copy(source: str, target: str) -> str:
     """Copy a file or directory with its modes."""
+    import shutil  # which few pods need
+
     os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
     if os.path.isdir(source):
         shutil.copytree(source, target)

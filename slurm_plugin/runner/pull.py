@@ -1,15 +1,15 @@
 """Gets one image into the cache: decided by the pull policy, pulled by the runtime, once however many jobs ask.
 
 Runs in a worker, for it blocks. Everything it says to the runner is a small object: ``{"pulling": true}``, then either
-``{"ready": …}`` or ``{"failed": reason, "message": …}``.
+``{"ready": …}`` or ``{"failed": reason, "message": …}``. HTTP and TLS are loaded there, and only if a registry is asked: the
+runner does without, and so does a pod whose image is here.
 """
 
 import json
 import os
 import signal
-import subprocess
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from .cache import Cache
 from .image import ImageConfig, config_to_json
@@ -18,7 +18,7 @@ from .plan import Image, Runtime
 from .process import send
 from .proctree import descendants
 from .progress import Progress
-from .registry import Reference, RegistryError, find_digest, is_digest, parse_source
+from .reference import Reference, RegistryError, is_digest, parse_source
 from .runtimes import Wanted, load
 from .worker import Emit
 
@@ -91,15 +91,21 @@ def _ready(image: Image, puller: Puller, emit: Emit) -> Dict[str, Any]:
         if not cache.allows(digest, logins):
             # Another pod's login got it. It is for this one too if the registry says so: the kubelet's
             # KubeletEnsureSecretPulledImages.
-            cache.allow(digest, find_digest(reference._replace(version=digest), logins, insecure=image.insecure)[1])
+            cache.allow(digest, _find_digest(reference._replace(version=digest), logins, insecure=image.insecure)[1])
         return _described(reference, cache, digest, pulled=False)
     emit({"pulling": True})
-    digest, login = find_digest(reference, logins, insecure=image.insecure)
+    digest, login = _find_digest(reference, logins, insecure=image.insecure)
     if not cache.has(digest):
         _pull_once(image, reference._replace(version=digest), puller, login)
     cache.allow(digest, login)
     cache.remember(image.source, digest)
     return _described(reference, cache, digest, pulled=True)
+
+
+def _find_digest(reference: Reference, logins: Sequence[Login], *, insecure: bool) -> Tuple[str, Optional[Login]]:
+    from .registry import find_digest
+
+    return find_digest(reference, logins, insecure=insecure)
 
 
 def _read_logins(path: str) -> Tuple[Login, ...]:
@@ -174,6 +180,8 @@ def _pull_once(image: Image, reference: Reference, puller: Puller, login: Option
 
 def _run(argv: List[str], environment: Dict[str, str], renew: Callable[[], None], patience: float) -> None:
     """Run the pull, renewing the lease; PullError with its last words, StuckError if it does not get on."""
+    import subprocess
+
     with subprocess.Popen(
         argv, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/"
     ) as process:

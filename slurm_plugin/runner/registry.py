@@ -9,9 +9,10 @@ import re
 import urllib.error
 import urllib.parse
 import urllib.request
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from .logins import Login
+from .reference import Reference, RegistryError, is_digest
 
 _TIMEOUT_SECONDS = 30
 _ACCEPT = ", ".join(
@@ -22,46 +23,11 @@ _ACCEPT = ", ".join(
         "application/vnd.docker.distribution.manifest.v2+json",
     )
 )
-_DIGEST = re.compile(r"sha(256:[0-9a-f]{64}|512:[0-9a-f]{128})\Z")
 _CHALLENGE = re.compile(r'([a-zA-Z_]+)="([^"]*)"')
-
-
-class RegistryError(Exception):
-    """The registry did not give what was asked; the message is for the user."""
 
 
 class DeniedError(RegistryError):
     """The registry knows who asks, and says no; or wants to know, and nobody says."""
-
-
-class Reference(NamedTuple):
-    """Where an image is: ``version`` is a tag or a digest."""
-
-    scheme: str
-    registry: str
-    path: str
-    version: str
-
-    @property
-    def repository(self) -> str:
-        """The name without a version."""
-        return "%s/%s" % (self.registry, self.path)
-
-
-def parse_source(source: str) -> Reference:
-    """Split ``docker://registry/path[:tag][@digest]``. ValueError for anything else. A digest wins over a tag."""
-    scheme, separator, rest = source.partition("://")
-    registry, slash, path = rest.partition("/")
-    if scheme not in ("docker", "oras") or not separator or not slash:
-        raise ValueError("not an image in a registry: %s" % source)
-    path, _at, digest = path.partition("@")
-    path, _colon, tag = path.partition(":")
-    return Reference(scheme, registry, path, digest or tag or "latest")
-
-
-def is_digest(version: str) -> bool:
-    """Return whether a version is a digest."""
-    return bool(_DIGEST.match(version))
 
 
 def _request(url: str, method: str, authorization: str) -> "urllib.request.Request":

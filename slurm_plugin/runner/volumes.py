@@ -5,7 +5,6 @@ removed at the end) and the checks and creations of hostPath types. What emptyDi
 """
 
 import os
-import shutil
 import stat
 import sys
 from typing import Any, Dict
@@ -55,6 +54,7 @@ class Scratch:
 
 def remove_tree(path: str) -> None:
     """Remove a directory with all in it, whatever the modes of its directories; a missing one is no error."""
+    import shutil  # at a pod's end: its start need not wait for it
 
     def again(function: Any, name: str, _error: Any) -> None:
         try:

@@ -17,7 +17,8 @@ from slurm_plugin.runner.cache import Cache
 from slurm_plugin.runner.logins import Login
 from slurm_plugin.runner.plan import Image, Runtime, to_json
 from slurm_plugin.runner.pull import Paths, Puller, fetch
-from slurm_plugin.runner.registry import DeniedError, Reference, RegistryError, _authorization, find_digest
+from slurm_plugin.runner.reference import Reference, RegistryError
+from slurm_plugin.runner.registry import DeniedError, _authorization, find_digest
 
 PROJECT = Path(__file__).parents[3]
 NO_PATHS = Paths((), ())

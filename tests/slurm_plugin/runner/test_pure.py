@@ -12,7 +12,7 @@ from slurm_plugin.runner.backoff import BackOff, Timings
 from slurm_plugin.runner.expand import expand
 from slurm_plugin.runner.image import ImageConfig, ReadyImage, command_line
 from slurm_plugin.runner.plan import Runtime
-from slurm_plugin.runner.registry import Reference, parse_source
+from slurm_plugin.runner.reference import Reference, parse_source
 from slurm_plugin.runner.runtimes import Bind, InexpressibleError, Setting, apptainer
 from slurm_plugin.runner.termination import cut_short, message_limit, never_started, read_status
 
