@@ -42,7 +42,10 @@ def test_scratch_of_a_job_that_has_no_process_here_goes_with_its_memory(node: Pa
 def test_scratch_of_a_job_that_has_a_process_here_stays(node: Path) -> None:
     job = "4000000002"
     stays = left(node, f"slurmlet-{UID}-{job}.0")
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env={"SLURM_JOB_ID": job}) as runs:
+    argv = [sys.executable, "-c", "print(flush=True); input()"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={"SLURM_JOB_ID": job}) as runs:
+        assert runs.stdout is not None
+        runs.stdout.readline()  # for a moment of its exec it shows no environment
         assert job in jobs_here()
         clear(str(node), OWN)
         assert stays.exists()
