@@ -1,6 +1,6 @@
 """Pod created → container running, one pod at a time on an idle cluster with the image in its cache.
 
-Each pod alternates with one plain sbatch. The steps between come from the agent's log (its own steps), from the files
+Each pod alternates with one plain sbatch, and with one of a script that executes Apptainer itself. The steps between come from the agent's log (its own steps), from the files
 of the job directory (what happens on the compute node: when Slurm opened the job's output, when the runner claimed the
 pod, when it started the container) and from a watch (what a user sees).
 """
@@ -40,19 +40,29 @@ _ACCEPTED, _SCRIPT, _CONTAINER = 4, 5, 7  # the moments before and after some of
 
 
 async def measure(testbed: Testbed, host: str, *, count: int) -> Result:
-    """Run ``count`` pods and as many plain jobs, by turns."""
+    """Run ``count`` pods, as many plain jobs, and as many whose script executes Apptainer itself, by turns."""
     moments: list[tuple[float, ...]] = []
     jobs: list[Started] = []
+    contained: list[Started] = []
     async with setting(testbed, host, index=INDEX) as place:
         with Plain(testbed) as plain:
-            await _one(place, "warm-up")
+            image = await _image(place)
             for number in range(count):
                 moment = 0.37 * number % 1
                 await _quiet_until(moment)
                 moments.append(await _one(place, f"latency-{number}"))
                 await _quiet_until(moment)
                 jobs.append(await plain.start(_PARTITION))
-    return _result(host, moments, jobs)
+                await _quiet_until(moment)
+                contained.append(await plain.start(_PARTITION, image=image))
+    return _result(host, moments, jobs, contained)
+
+
+async def _image(place: Setting) -> str:
+    """Have the pods' image in the cache; its path."""
+    await place.create([place.pod("warm-up", _PARTITION, "true")])
+    await place.sight.wait(["warm-up"], succeeded, seconds=_POD_SECONDS)
+    return place.cached_image("warm-up")
 
 
 async def _quiet_until(moment: float) -> None:
@@ -97,7 +107,9 @@ def _born(place: Setting, path: Path) -> float:
     return float(place.testbed.run("stat", "--format=%.9W", str(path)).stdout)
 
 
-def _result(host: str, moments: Sequence[tuple[float, ...]], jobs: Sequence[Started]) -> Result:
+def _result(
+    host: str, moments: Sequence[tuple[float, ...]], jobs: Sequence[Started], contained: Sequence[Started]
+) -> Result:
     measures = []
     for label, share in (("p50", 0.5), ("p99", 0.99)):
         base = quantile([job.started - job.begun for job in jobs], share)
@@ -106,6 +118,11 @@ def _result(host: str, moments: Sequence[tuple[float, ...]], jobs: Sequence[Star
         met = shown <= base + _AIM_SECONDS if label == "p50" else None
         measures.append(Measure(f"created → Running in the API, {label}", shown, "s", base, _AIM, met))
         measures.append(Measure(f"created → container started, {label}", ran, "s", base))
+        base = quantile([job.started - job.begun for job in contained], share)
+        met = shown <= base + _AIM_SECONDS if label == "p50" else None
+        measures.append(
+            Measure(f"created → Running; plain: sbatch of `apptainer exec`, {label}", shown, "s", base, _AIM, met)
+        )
     for label, share in (("p50", 0.5), ("p99", 0.99)):
         base = quantile([job.accepted - job.begun for job in jobs], share)
         own = quantile([pod[-1] - pod[0] - (pod[_SCRIPT] - pod[_ACCEPTED]) for pod in moments], share)
@@ -124,5 +141,8 @@ def _result(host: str, moments: Sequence[tuple[float, ...]], jobs: Sequence[Star
     samples = {
         "pods, the moments between their steps": [[moment - pod[0] for moment in pod] for pod in moments],
         "plain jobs, accepted and started": [[job.accepted - job.begun, job.started - job.begun] for job in jobs],
+        "plain jobs with Apptainer, the same": [
+            [job.accepted - job.begun, job.started - job.begun] for job in contained
+        ],
     }
     return Result("latency", host, title, tuple(measures), samples)

@@ -1,6 +1,7 @@
 """Where an experiment takes place: an agent with a node of its own, a namespace, a watch, and nothing left behind."""
 
 import asyncio
+import json
 import re
 import secrets
 import shutil
@@ -50,6 +51,13 @@ class Setting:
     def job_directory(self, name: str) -> Path:
         """A pod's job directory."""
         return self.root / "pods" / self.sight.uid(name)
+
+    def cached_image(self, name: str) -> str:
+        """The site's path of the image that a running pod's container is of."""
+        state = json.loads((self.job_directory(name) / "state.json").read_text())
+        plan = json.loads((self.job_directory(name) / "plan.json").read_text())
+        digest = state["containers"][0]["image_id"].rpartition("@")[2]
+        return f"{plan['images']}/sif/{digest.replace(':', '-')}.sif"
 
     def pod(self, name: str, partition: str, *command: str) -> Manifest:
         """Return a pod of one container in a partition."""
