@@ -1,8 +1,9 @@
 """Pod created → container running, one pod at a time on an idle cluster with the image in its cache.
 
-Each pod alternates with one plain sbatch, and with one of a script that executes Apptainer itself. The steps between come from the agent's log (its own steps), from the files
-of the job directory (what happens on the compute node: when Slurm opened the job's output, when the runner claimed the
-pod, when it started the container) and from a watch (what a user sees).
+Each pod alternates with one plain sbatch, and with one of a script that executes Apptainer itself. The steps between
+come from the agent's log (its own steps), from the files of the job directory (what happens on the compute node: when
+Slurm opened the job's output, when the runner claimed the pod, when it started the container) and from a watch (what a
+user sees).
 """
 
 import asyncio

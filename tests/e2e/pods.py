@@ -128,6 +128,27 @@ class Pods:
         )["items"]
         return sorted(found, key=lambda event: event.get("firstTimestamp") or "")
 
+    def wait_event(self, name: str, reason: str, words: str = "", *, about: str = "", seconds: float = 60) -> Manifest:
+        """Wait for an event with these words about a pod, or that part (fieldPath) of it: they come after statuses."""
+
+        def wanted(event: Manifest) -> bool:
+            part = event["involvedObject"].get("fieldPath", "")
+            return event["reason"] == reason and words in event["message"] and about in {"", part}
+
+        return wait_until(
+            f"event {reason} {words} of {name} {about}",
+            lambda: next(filter(wanted, self.events(name)), {}),
+            seconds=seconds,
+        )
+
+    def wait_events(self, name: str, *reasons: str, seconds: float = 60) -> None:
+        """Wait until a pod has events of all these reasons."""
+        wait_until(
+            f"events {', '.join(reasons)} of {name}",
+            lambda: {*reasons} <= {event["reason"] for event in self.events(name)},
+            seconds=seconds,
+        )
+
     def jobs(self, name: str) -> list[str]:
         """The ids of all Slurm jobs that the pod ever had, from the queue and from accounting."""
         pod = self.get(name)

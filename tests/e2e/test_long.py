@@ -32,7 +32,7 @@ def test_a_requeued_job_restarts_its_containers_and_says_so(requeued: tuple[Pods
     assert (status["phase"], pods.jobs("again")) == ("Running", [job])
     ending = status["containerStatuses"][0]["lastState"]["terminated"]
     assert ending["exitCode"] != 0
-    assert "SlurmRequeued" in {event["reason"] for event in pods.events("again")}
+    pods.wait_event("again", "SlurmRequeued")
     assert pods.kubectl("logs", "again").split() == ["begun"], "of this run"
     assert pods.kubectl("logs", "again", "--previous").split() == ["begun"]
     pods.kubectl("delete", "pod", "again", "--timeout=60s")

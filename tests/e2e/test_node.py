@@ -174,8 +174,6 @@ def test_a_deleted_node_is_registered_again(testbed: Testbed, mortal: Agent) -> 
 def test_events_carry_the_container_they_are_about(pods: Pods) -> None:
     pods.run("eventful", "true")
     pods.wait_phase("eventful", "Succeeded")
-    started = wait_until(
-        "Started to be told", lambda: [event for event in pods.events("eventful") if event["reason"] == "Started"]
-    )
-    assert started[0]["involvedObject"]["fieldPath"] == "spec.containers{main}"
-    assert started[0]["source"]["component"] == "kubelet"
+    started = pods.wait_event("eventful", "Started")
+    assert started["involvedObject"]["fieldPath"] == "spec.containers{main}"
+    assert started["source"]["component"] == "kubelet"

@@ -64,12 +64,10 @@ def test_25_http_https_tcp_and_grpc_probes_follow_a_real_server_down_and_up_agai
     wait_ready("server", *KINDS)
     pods.kubectl("exec", "probed", "--container=server", "--", "touch", "/shared/sick")
     wait_ready("server")
-    unhealthy = [event for event in pods.events("probed") if event["reason"] == "Unhealthy"]
-    pods.kubectl("exec", "probed", "--container=server", "--", "rm", "/shared/sick")
-    wait_ready("server", *KINDS)
     words = {"http": "statuscode: 500", "https": "statuscode: 500", "tcp": "connection refused", "grpc": "NOT_SERVING"}
     for kind, word in words.items():
-        said = [e["message"] for e in unhealthy if e["involvedObject"]["fieldPath"] == f"spec.containers{{{kind}}}"]
-        assert any(word in message for message in said), (kind, said)
+        pods.wait_event("probed", "Unhealthy", word, about=f"spec.containers{{{kind}}}")
+    pods.kubectl("exec", "probed", "--container=server", "--", "rm", "/shared/sick")
+    wait_ready("server", *KINDS)
     assert "GET /x" in pods.kubectl("logs", "probed", "--container=server")
     assert " yes" in pods.kubectl("logs", "probed", "--container=server")

@@ -171,10 +171,6 @@ def pods(testbed: Testbed, node: Agent, line: Proxy) -> Iterator[Pods]:
             testbed.kubectl("delete", "persistentvolume", each["metadata"]["name"], "--wait=false")
 
 
-def reasons(pods: Pods, name: str) -> set[str]:
-    return {event["reason"] for event in pods.events(name)}
-
-
 def log(pods: Pods, name: str) -> list[str]:
     pods.wait_phase(name, "Succeeded", seconds=120)
     return pods.kubectl("logs", name).splitlines()
@@ -193,7 +189,7 @@ def waiting(pods: Pods, name: str, reason: str) -> Manifest:
 def test_an_image_may_be_a_file_or_a_tree_of_the_sites(pods: Pods, name: str) -> None:
     assert log(pods, name) == [f"from {name}"]
     assert pods.container(name)["imageID"].endswith(pods.container(name)["image"])
-    assert "Pulling" not in reasons(pods, name)
+    assert "Pulling" not in {event["reason"] for event in pods.events(name)}
 
 
 def test_a_path_that_the_site_does_not_allow_is_refused_by_its_field(pods: Pods) -> None:
@@ -202,25 +198,24 @@ def test_a_path_that_the_site_does_not_allow_is_refused_by_its_field(pods: Pods)
 
 def test_pull_policies_and_names_have_the_kubelets_reasons(pods: Pods) -> None:
     assert waiting(pods, "never", "ErrImageNeverPull")["message"].endswith("is not present with pull policy of Never")
-    assert "ErrImageNeverPull" in reasons(pods, "never")
+    pods.wait_event("never", "ErrImageNeverPull")
     assert "invalid reference format" in waiting(pods, "invalid", "InvalidImageName")["message"]
-    assert "InspectFailed" in reasons(pods, "invalid")
+    pods.wait_event("invalid", "InspectFailed")
     log(pods, "always")
     again = manifest("again", pods.agent, "true", imagePullPolicy="Always")
     pods.apply(again)
     log(pods, "again")
-    assert {"Pulling", "Pulled"} <= reasons(pods, "again"), "asked for, though it is here"
+    pods.wait_events("again", "Pulling", "Pulled")  # asked for, though it is here
 
 
 def test_host_paths_are_made_where_their_type_says_so(pods: Pods, testbed: Testbed) -> None:
     assert log(pods, "made") == ["755", "644"]
     assert in_site(testbed, "cat", f"{DATA}/new/dir/f", f"{DATA}/newfile").split() == ["x", "y"]
-    failed = wait_until("FailedMount", lambda: [e for e in pods.events("wrong") if e["reason"] == "FailedMount"])
-    assert f"hostPath type check failed: {DATA}/file is not a directory" in failed[0]["message"]
+    pods.wait_event("wrong", "FailedMount", f"hostPath type check failed: {DATA}/file is not a directory")
 
 
 def test_claims_are_where_the_rules_for_their_driver_and_storage_class_say(pods: Pods, testbed: Testbed) -> None:
-    wait_until("FailedMount", lambda: "FailedMount" in reasons(pods, "claims"))  # the site has not made the place yet
+    pods.wait_event("claims", "FailedMount")  # the site has not made the place yet
     in_site(testbed, "mkdir", "-p", f"{DATA}/fast/{pods.namespace}-by-class")
     log(pods, "claims")
     assert in_site(testbed, "cat", f"{DATA}/csi/7/f", f"{DATA}/fast/{pods.namespace}-by-class/f").split() == [
@@ -268,7 +263,7 @@ def test_a_slow_pull_says_that_it_goes_on(pods: Pods, line: Proxy) -> None:
     assert words.startswith('Still pulling image "slow.test/slurmlet/test-entrypoint:1" after ')
     line.slow(0)
     log(pods, "slow")
-    assert "Pulled" in reasons(pods, "slow")
+    pods.wait_event("slow", "Pulled")
 
 
 def test_the_back_off_is_ten_twenty_and_forty_seconds(pods: Pods) -> None:

@@ -177,14 +177,6 @@ def _state(status: Manifest, container: str, state: str) -> Any:
     return next((each["state"].get(state) for each in statuses if each["name"] == container), None)
 
 
-def wait_event(pods: Pods, name: str, reason: str, words: str = "") -> Manifest:
-    return wait_until(
-        f"event {reason} of {name}",
-        lambda: next((e for e in pods.events(name) if e["reason"] == reason and words in e["message"]), None),
-        seconds=SLOW,
-    )
-
-
 # 18, 20, 21: phases, restarts
 
 
@@ -205,7 +197,7 @@ def test_20_21_restart_policy_always_backs_off_visibly(pods: Pods) -> None:
     assert main["state"]["waiting"]["message"].startswith("back-off 10s restarting failed container=main")
     assert main["lastState"]["terminated"]["exitCode"] == 3
     assert status["phase"] == "Running"
-    wait_event(pods, "always", "BackOff")
+    pods.wait_event("always", "BackOff", seconds=SLOW)
 
 
 def test_20_restart_policy_on_failure_restarts_until_success(pods: Pods) -> None:
@@ -234,7 +226,7 @@ def test_22_edited_images_and_deadlines_are_taken_up_by_waiting_and_running_pods
     (main,) = pods.wait("badimage", "to run the other image", restarted, seconds=SLOW)["containerStatuses"]
     assert main["image"] == other
     assert "terminated" in main["lastState"]
-    wait_event(pods, "badimage", "Killing", "Container main definition changed, will be restarted")
+    pods.wait_event("badimage", "Killing", "Container main definition changed, will be restarted", seconds=SLOW)
     pods.kubectl("patch", "pod", "badimage", "--patch", '{"spec":{"activeDeadlineSeconds":1}}')
     assert pods.wait_phase("badimage", "Failed", seconds=SLOW)["reason"] == "DeadlineExceeded"
 
@@ -300,8 +292,8 @@ def test_25_a_startup_probe_holds_the_others_back(pods: Pods) -> None:
 
 def test_25_a_failed_liveness_probe_restarts_the_container(pods: Pods) -> None:
     pods.wait("liveness", "to be restarted", lambda s: s["containerStatuses"][0]["restartCount"] >= 1, seconds=SLOW)
-    wait_event(pods, "liveness", "Unhealthy", "Liveness probe failed")
-    wait_event(pods, "liveness", "Killing", "failed liveness probe, will be restarted")
+    pods.wait_event("liveness", "Unhealthy", "Liveness probe failed", seconds=SLOW)
+    pods.wait_event("liveness", "Killing", "failed liveness probe, will be restarted", seconds=SLOW)
 
 
 def test_26_readiness_follows_gates_and_probe_and_endpoint_slices_follow_it(pods: Pods) -> None:
@@ -366,7 +358,7 @@ def _both(first: list[str], second: list[str]) -> list[str]:
 def test_27_a_second_deletion_shortens_the_grace_and_the_pod_is_gone_ten_seconds_after_it(pods: Pods) -> None:
     running(pods, "shortened")
     pods.kubectl("delete", "pod", "shortened", "--wait=false")
-    event = wait_event(pods, "shortened", "Killing")
+    event = pods.wait_event("shortened", "Killing", seconds=SLOW)
     assert event["involvedObject"]["fieldPath"] == "spec.containers{main}"
     began = time.monotonic()
     pods.kubectl("delete", "pod", "shortened", "--grace-period=3", "--timeout=100s")
@@ -409,7 +401,7 @@ def test_32_termination_messages_come_from_the_file_or_the_log(pods: Pods) -> No
 
 
 def test_a_failed_post_start_hook_kills_the_container(pods: Pods) -> None:
-    wait_event(pods, "hook", "FailedPostStartHook")
+    pods.wait_event("hook", "FailedPostStartHook", seconds=SLOW)
     pods.wait("hook", "to be restarted", lambda s: s["containerStatuses"][0]["restartCount"] >= 1, seconds=SLOW)
 
 
@@ -469,11 +461,10 @@ def test_34_a_cron_job_completes_a_job(pods: Pods) -> None:
 def test_36_events_name_their_container(pods: Pods) -> None:
     pods.wait_phase("succeeds", "Succeeded", seconds=SLOW)
     for reason in ("Pulled", "Created", "Started"):
-        event = wait_event(pods, "succeeds", reason)
+        event = pods.wait_event("succeeds", reason, seconds=SLOW)
         assert event["involvedObject"]["fieldPath"] == "spec.containers{main}"
         assert event["source"] == {"component": "kubelet", "host": pods.agent.node}
-    sides = [e for e in pods.events("sidecar") if e["reason"] == "Started"]
-    assert "spec.initContainers{side}" in {e["involvedObject"]["fieldPath"] for e in sides}
+    pods.wait_event("sidecar", "Started", about="spec.initContainers{side}")
 
 
 def test_19_no_status_of_any_pod_ever_went_back(pods: Pods, watch: PodWatch) -> None:

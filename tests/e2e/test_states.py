@@ -114,11 +114,6 @@ def job_of(pods: Pods, name: str) -> str:
     return wait_until(f"the job of {name}", lambda: next(iter(pods.jobs(name)), ""), seconds=SECONDS)
 
 
-def wait_events(pods: Pods, name: str, *reasons: str) -> None:
-    wanted = set(reasons)
-    wait_until(f"{reasons} of {name}", lambda: wanted <= {event["reason"] for event in pods.events(name)})
-
-
 def condition(status: Manifest, kind: str) -> Manifest:
     return next((dict(each) for each in status.get("conditions", []) if each["type"] == kind), {})
 
@@ -139,7 +134,7 @@ def requeued(pods: Pods, name: str) -> None:
     assert (status["phase"], condition(status, "DisruptionTarget")) == ("Running", {})
     assert status["containerStatuses"][0]["lastState"]["terminated"]["exitCode"] != 0
     assert len(pods.jobs(name)) == 1
-    wait_events(pods, name, "SlurmRequeued")
+    pods.wait_events(name, "SlurmRequeued")
     pods.kubectl("delete", "pod", name, "--grace-period=1", "--wait=false")
 
 
@@ -162,7 +157,7 @@ def test_a_job_that_the_node_can_not_launch_is_a_disruption_or_held(
     reason, message, disrupted = ended(pods, "unlaunched")
     assert (reason, disrupted) == ("SlurmLaunchFailed", "True"), message
     assert BROKEN in message
-    wait_events(pods, "unlaunched", "SlurmLaunchFailed")
+    pods.wait_events("unlaunched", "SlurmLaunchFailed")
     # The one that may be requeued: an administrator is to let it go.
     held = pods.wait(
         "unlaunched-again", "to be held", lambda s: "launch failed requeued held" in json.dumps(s).replace("_", " ")
@@ -176,7 +171,7 @@ def test_a_job_that_can_not_end_before_its_deadline_is_ended_by_slurm(pods: Pods
     for change in ("deadline=now+30", "starttime=now"):  # 22.05 looks at jobs only that could start
         admin("scontrol", "update", f"jobid={job}", change)
     assert ended(pods, "late")[::2] == ("DeadlineExceeded", "")
-    wait_events(pods, "late", "DeadlineExceeded")
+    pods.wait_events("late", "DeadlineExceeded")
 
 
 def test_a_suspended_job_is_a_pod_that_is_not_ready_and_comes_back(pods: Pods, admin: Admin) -> None:
@@ -191,7 +186,7 @@ def test_a_suspended_job_is_a_pod_that_is_not_ready_and_comes_back(pods: Pods, a
     pods.wait("suspended", "to be ready again", lambda s: condition(s, "Ready").get("status") == "True")
     after = pods.container("suspended")
     assert (after["restartCount"], after["containerID"]) == (before["restartCount"], before["containerID"])
-    wait_events(pods, "suspended", "SlurmSuspended", "SlurmResumed")
+    pods.wait_events("suspended", "SlurmSuspended", "SlurmResumed")
 
 
 def test_a_cancellation_names_who_did_it_and_is_no_disruption(pods: Pods, admin: Admin, testbed: Testbed) -> None:
@@ -204,7 +199,7 @@ def test_a_cancellation_names_who_did_it_and_is_no_disruption(pods: Pods, admin:
         assert (reason, disrupted) == ("SlurmCancelled", ""), message
         assert message.endswith(f"was cancelled by {who}")
         assert "terminated" in pods.container(name)["state"]
-        wait_events(pods, name, "SlurmCancelled")
+        pods.wait_events(name, "SlurmCancelled")
 
 
 @pytest.fixture
@@ -237,7 +232,7 @@ def test_a_failed_node_is_a_disruption_or_a_requeue_and_out_of_allocatable_withi
         admin("scontrol", "update", f"nodename={FAILING}", "state=resume")
     assert (reason, disrupted) == ("SlurmNodeFail", "True"), message
     assert FAILING in message
-    wait_events(pods, "failing", "SlurmNodeFail")
+    pods.wait_events("failing", "SlurmNodeFail")
 
 
 def test_a_limit_of_a_qos_lets_a_job_wait_or_its_pod_until_there_is_room(pods: Pods) -> None:
@@ -279,7 +274,7 @@ def test_a_preempted_pod_of_a_job_counts_as_no_failure_and_is_replaced(pods: Pod
     pods.apply(annotated(urgent, partition="high", gpu_type="h100"))
     reason, message, disrupted = ended(pods, first)
     assert (reason, disrupted) == ("SlurmPreempted", "True"), message
-    wait_events(pods, first, "SlurmPreempted")
+    pods.wait_events(first, "SlurmPreempted")
     pods.wait_phase("urgent", "Succeeded", seconds=SECONDS)
     (second,) = wait_until("its replacement", lambda: victims(pods).keys() - {first}, seconds=SECONDS)
     pods.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "go"}, "data": {"on": ""}})

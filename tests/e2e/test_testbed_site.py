@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from .testbed import Testbed
+from .waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
@@ -47,8 +48,8 @@ def test_all_nodes_take_jobs(testbed: Testbed) -> None:
 def test_jobs_are_alices_and_their_exit_code_is_accounted(testbed: Testbed) -> None:
     done = testbed.run("sbatch", "--parsable", "--wait", "--output=/dev/null", stdin="#!/bin/sh\nexit 3", check=False)
     assert done.returncode == 3
-    accounted = testbed.run("sacct", "-n", "-P", "-X", "-j", done.stdout.strip(), "-o", "user,account,state,exitcode")
-    assert accounted.stdout.strip() == "alice|physics|FAILED|3:0"
+    words = ("sacct", "-n", "-P", "-X", "-j", done.stdout.strip(), "-o", "user,account,state,exitcode")
+    wait_until("accounting to say so", lambda: testbed.run(*words).stdout.strip() == "alice|physics|FAILED|3:0")
 
 
 def test_gpu_job_sees_as_many_devices_as_it_asked_for(testbed: Testbed) -> None:

@@ -172,7 +172,7 @@ def test_37_env_order_expansion_prefix_and_optional_references(pods: Pods, node:
 def test_38_missing_secret_of_a_volume_recovers_when_created(pods: Pods, node: Agent, live: str) -> None:
     pod = manifest("late", node, "cat", "/s/word")
     pods.apply(volumes(pod, {"/s": "s"}, s={"secret": {"secretName": "late", "defaultMode": 0o400}}))
-    wait_until("FailedMount", lambda: "FailedMount" in {e["reason"] for e in pods.events("late")}, seconds=60)
+    pods.wait_event("late", "FailedMount")
     assert pods.container("late")["state"]["waiting"]["reason"] == "ContainerCreating"
     pods.apply(secret("late", word="here"))
     pods.wait_phase("late", "Succeeded")
@@ -281,9 +281,7 @@ def test_a_claim_waits_to_be_bound_and_is_the_sites_directory_then(
     volumes(pod, {"/data": "data", "/ro": {"name": "data", "readOnly": True}}, data=source)
     pod["spec"]["nodeName"] = node.node  # the scheduler itself would wait for the claim
     pods.apply(wanted, pod)
-    wait_until(
-        "FailedMount", lambda: any("is not bound" in event["message"] for event in pods.events("claim")), seconds=60
-    )
+    pods.wait_event("claim", "FailedMount", "is not bound")
     testbed.apply(volume)
     try:
         pods.wait_phase("claim", "Succeeded", seconds=120)
