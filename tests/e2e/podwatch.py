@@ -31,15 +31,7 @@ class PodWatch:
     @contextmanager
     def of(cls, testbed: Testbed, namespace: str) -> Iterator[Self]:
         """Watch until the end of the block."""
-        argv = [
-            "kubectl",
-            "get",
-            "pods",
-            f"--namespace={namespace}",
-            "--watch",
-            "--output-watch-events",
-            "--output=json",
-        ]
+        argv = f"kubectl get pods --namespace={namespace} --watch --output-watch-events --output=json".split()
         process = subprocess.Popen(argv, env=testbed.environment, stdout=subprocess.PIPE, text=True)
         with process:
             watch = cls(testbed, namespace, process)
@@ -51,16 +43,11 @@ class PodWatch:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        decoder, text = json.JSONDecoder(), ""
         for line in self._process.stdout:
-            text += line
-            if line != "}\n":  # the end of one object, as kubectl indents it
-                continue
-            event = decoder.decode(text)
+            event = json.loads(line)
             name = event["object"]["metadata"]["name"]
             self._seen[name].append(event["object"])
             (self._deleted.add if event["type"] == "DELETED" else self._deleted.discard)(name)
-            text = ""
 
     def versions(self, name: str) -> list[Manifest]:
         """Every version of a pod up to the one that the API server has now: the watch may tell it a moment later."""

@@ -186,16 +186,12 @@ def test_18_pending_running_succeeded(pods: Pods, watch: PodWatch) -> None:
     assert sorted(set(phases), key=phases.index) == ["Pending", "Running", "Succeeded"]
 
 
-def test_20_21_restart_policy_always_backs_off_visibly(pods: Pods) -> None:
-    def looping(status: Manifest) -> bool:
-        main = (status.get("containerStatuses") or [{}])[0]
-        return main.get("restartCount", 0) >= 1 and "waiting" in main["state"]
-
-    status = pods.wait("always", "to be in CrashLoopBackOff", looping, seconds=SLOW)
-    (main,) = status["containerStatuses"]
-    assert main["state"]["waiting"]["reason"] == "CrashLoopBackOff"
-    assert main["state"]["waiting"]["message"].startswith("back-off 10s restarting failed container=main")
-    assert main["lastState"]["terminated"]["exitCode"] == 3
+def test_20_21_restart_policy_always_backs_off_visibly(pods: Pods, watch: PodWatch) -> None:
+    status = pods.wait("always", "to have restarted", lambda s: s["containerStatuses"][0]["restartCount"], seconds=SLOW)
+    first = next(main for main in watch.states("always") if main["lastState"] and "waiting" in main["state"])
+    assert first["state"]["waiting"]["reason"] == "CrashLoopBackOff"
+    assert first["state"]["waiting"]["message"].startswith("back-off 10s restarting failed container=main")
+    assert first["lastState"]["terminated"]["exitCode"] == 3
     assert status["phase"] == "Running"
     pods.wait_event("always", "BackOff", seconds=SLOW)
 
