@@ -29,35 +29,39 @@ class Termination:
         self._host = host
         self._client = client
         self._now = now
-        self._deadlines: dict[PodUid, float] = {}
+        self._deadlines: dict[PodUid, tuple[JobId, float]] = {}
         self._kills: dict[PodUid, asyncio.Task[None]] = {}
 
     async def terminate(self, record: PodRecord, job_id: JobId, directory: JobDir, grace_seconds: int) -> None:
-        """Ask for the end of a pod's job. Again with as much or more grace is a no-op, with less shortens it."""
+        """Ask for the end of a pod's job. Again with as much or more grace is a no-op, with less shortens it.
+
+        Of which job is said each time: a twin may turn out to have claimed the pod meanwhile.
+        """
         deadline = self._now() + grace_seconds
-        if deadline >= self._deadlines.get(record.uid, float("inf")) - 0.5:
+        asked_for, asked_until = self._deadlines.get(record.uid, (job_id, float("inf")))
+        if asked_for == job_id and deadline >= asked_until - 0.5:
             return
         if record.running and grace_seconds > 0:
             await self._host.stage(directory.run, ())  # the runner may not have made it yet
             await self._host.write(directory.grace, b"%d" % grace_seconds)
             await self._client.signal_batch(job_id, "TERM")
-            self._deadlines[record.uid] = deadline
-            self._kill_later(record.uid, job_id, grace_seconds + _MARGIN_SECONDS)
+            seconds = grace_seconds + _MARGIN_SECONDS
         else:
             await self._client.cancel(job_id)
-            self._deadlines[record.uid] = deadline
-            self._kill_later(record.uid, job_id, _RETRY_SECONDS)
+            seconds = _RETRY_SECONDS
+        self._deadlines[record.uid] = job_id, deadline
+        self._kill_later(record, job_id, seconds)
 
-    def _kill_later(self, uid: PodUid, job_id: JobId, seconds: float) -> None:
-        if (old := self._kills.pop(uid, None)) is not None:
+    def _kill_later(self, record: PodRecord, job_id: JobId, seconds: float) -> None:
+        if (old := self._kills.pop(record.uid, None)) is not None:
             old.cancel()
-        self._kills[uid] = asyncio.create_task(self._kill(job_id, seconds), name=f"kill job {job_id}")
+        self._kills[record.uid] = asyncio.create_task(self._kill(record, job_id, seconds), name=f"kill job {job_id}")
 
-    async def _kill(self, job_id: JobId, seconds: float) -> None:
-        """Cancel the job, again and again until ``ended`` stops this: a cancelled job may be slow, or Slurm away."""
+    async def _kill(self, record: PodRecord, asked_for: JobId, seconds: float) -> None:
+        """Cancel the pod's job, again and again until ``ended`` stops this: a cancelled job may be slow, or Slurm away."""
         while True:
             await asyncio.sleep(seconds)
-            seconds = _RETRY_SECONDS
+            seconds, job_id = _RETRY_SECONDS, record.job_id or asked_for
             try:
                 await self._client.cancel(job_id)
                 log.warning("job %s outlived its grace period and was cancelled", job_id)

@@ -28,7 +28,7 @@ class Scene:
         self.termination = Termination(self.host, self.slurm, asyncio.get_running_loop().time)
 
     async def terminate(self, grace_seconds: int) -> None:
-        await self.termination.terminate(self.record, JOB, DIRECTORY, grace_seconds)
+        await self.termination.terminate(self.record, self.record.job_id or JOB, DIRECTORY, grace_seconds)
 
     async def after(self, seconds: float) -> list[tuple[str, ...]]:
         """What Slurm was asked until then, since the last time."""
@@ -162,6 +162,24 @@ async def test_cancelling_goes_on_while_slurm_is_away(scene: Scene) -> None:
     scene.slurm.break_("cancel")
     assert await scene.after(11) == []
     assert await scene.after(10) == [CANCEL]
+
+
+@in_scene(JobState.PENDING)
+async def test_a_twin_that_turns_out_to_run_the_pod_is_ended_too(scene: Scene) -> None:
+    await scene.terminate(30)
+    assert await scene.after(1) == [CANCEL]
+    scene.record.claimed_by = JobId("99")
+    assert await scene.after(10) == [("cancel", "99")]
+
+
+@in_scene(JobState.PENDING)
+async def test_asking_again_after_a_twin_took_the_pod_signals_the_twin(scene: Scene) -> None:
+    await scene.terminate(30)
+    assert await scene.after(1) == [CANCEL]
+    scene.record.claimed_by = JobId("99")
+    scene.record.runner = runner_of("99")
+    await scene.terminate(30)
+    assert await scene.after(1) == [("signal", "99", "TERM")]
 
 
 @in_scene()
