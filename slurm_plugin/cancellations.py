@@ -12,6 +12,7 @@ from .records import PodRecord
 async def say_who_cancelled(host: Host, client: SlurmClient, records: Sequence[PodRecord], *, since: int) -> None:
     """Complete the records of ended jobs that somebody else cancelled: only accounting knows by whom. One query for all.
 
+    Where accounting has not heard of the end yet, what the queue said stays: a job does not come back to life.
     ``since``: seconds since the epoch, before the first of these ends. Raises what the client and the Host raise.
     """
     jobs = {
@@ -23,6 +24,8 @@ async def say_who_cancelled(host: Host, client: SlurmClient, records: Sequence[P
     if unknown:
         ended = await client.ended_jobs(tuple(unknown), since=since)
         for job_id, status in ended.items():
+            if not status.ended:
+                continue
             unknown[job_id].job = replace(status, restart_count=unknown[job_id].restart_count)
     for record in jobs.values():
         if record.job is not None and record.job.cancelled_by.isdigit():

@@ -81,6 +81,7 @@ class LoginNode(FakeHost):
 class Slurm(FakeSlurm):
     accounting_away = False
     left: frozenset[JobId] = frozenset()  # jobs that the queue knows no more
+    lagging: Mapping[JobId, JobStatus] = {}  # what accounting still says of jobs
     bug: Exception | None = None
 
     async def jobs(self) -> Mapping[JobId, JobStatus]:
@@ -94,7 +95,7 @@ class Slurm(FakeSlurm):
 
     async def ended_jobs(self, job_ids: Collection[JobId], *, since: int) -> Mapping[JobId, JobStatus]:
         self._accounting()
-        ended = await super().ended_jobs(job_ids, since=since)
+        ended = {**await super().ended_jobs(job_ids, since=since), **self.lagging}
         return {job_id: job for job_id, job in ended.items() if job.end_time is None or job.end_time >= since}
 
     async def find(self, name: str, *, directory: str, since: int) -> tuple[JobStatus, ...]:
@@ -145,6 +146,16 @@ async def test_an_end_that_the_queue_tells_is_reported_though_accounting_is_away
     place.slurm.accounting_away = True
     place.slurm.set(job_id, state=JobState.CANCELLED)
     await place.until(of(UID, JobState.CANCELLED))
+
+
+async def test_an_end_that_the_queue_tells_stays_one_though_accounting_lags_behind(place: Place) -> None:
+    job_id = await place.submit()
+    await place.until(of(UID, JobState.PENDING))
+    place.slurm.lagging = {job_id: place.slurm.set(job_id, state=JobState.RUNNING)}
+    place.slurm.set(job_id, state=JobState.CANCELLED)
+    said = await place.until(lambda report: isinstance(report, PodReport) and report.job is not None)
+    assert isinstance(said, PodReport)
+    assert said.over
 
 
 async def test_many_pods_at_once_ask_once_what_the_cluster_has(place: Place) -> None:
