@@ -196,12 +196,14 @@ class Records:
         """
         changed = []
         for job_id, record in missing.items():
-            status = ended.get(job_id)
+            # Accounting does not know how often the job was requeued; the queue did.
+            status = replace(ended[job_id], restart_count=record.restart_count) if job_id in ended else None
             final = record.runner is not None and record.runner.final
             waited = record.missing_since is not None and now - record.missing_since >= patience
             if status is not None and status.ended:
-                # Accounting does not know how often the job was requeued; the queue did.
-                record.job, record.absent = replace(status, restart_count=record.restart_count), True
+                if record.awaits_last_word(status, now):  # the queue may forget a job at once (MinJobAge)
+                    continue
+                record.job, record.absent = status, True
             elif final or waited:
                 # What the queue said last is no end; without one the runner's word or "lost" decides.
                 record.job, record.absent = None, True

@@ -174,8 +174,8 @@ async def test_slurm_is_reachable_though_accounting_is_away(place: Place) -> Non
     said = await place.until(lambda report: isinstance(report, Reachable) or of(other, JobState.PENDING)(report))
     assert isinstance(said, PodReport)
     place.slurm.accounting_away = False
-    place.slurm.set(job_id, state=JobState.COMPLETED)
-    await place.until(of(UID, JobState.COMPLETED))
+    place.slurm.set(job_id, state=JobState.NODE_FAIL)
+    await place.until(of(UID, JobState.NODE_FAIL))
 
 
 async def test_a_pod_whose_submission_is_in_doubt_stays_known_until_that_is_settled(place: Place) -> None:

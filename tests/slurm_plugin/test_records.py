@@ -213,6 +213,26 @@ def test_accounting_tells_how_a_job_ended(records: Records) -> None:
     assert records.unsettled() == {}
 
 
+@pytest.mark.parametrize("runner", [None, state(1)])
+def test_the_last_word_is_waited_for_too_where_the_queue_forgets_jobs_at_once(
+    records: Records, runner: RunnerState | None
+) -> None:
+    records.see_directory(view(claim="100", state=runner))
+    see_queue(records, status(), now=0.0)
+    ended = status("100", JobState.COMPLETED)
+    assert see_accounting(records, 2.0, ended) == []
+    assert not record(records).report().over
+    records.see_directory(view(claim="100", state=state(2, final=True)))
+    assert see_accounting(records, 3.0, ended) == [UID]
+
+
+def test_a_last_word_that_never_comes_is_not_waited_for_long_by_accounting_either(records: Records) -> None:
+    records.see_directory(view(claim="100", state=state(1)))
+    ended = status("100", JobState.NODE_FAIL)
+    assert see_accounting(records, 2.0, ended) == []
+    assert see_accounting(records, 12.0, ended) == [UID]
+
+
 def test_what_accounting_still_calls_running_has_not_ended(records: Records) -> None:
     assert see_accounting(records, 0.0, status()) == []
 
