@@ -83,6 +83,7 @@ class SlurmProvider:
         self._doubts = Doubts(client, self._submission, self._records, time.monotonic)
         self._forgetting: set[PodUid] = set()
         self._hurry = asyncio.Event()
+        self._looked = asyncio.Event()
         self._accounting_away = False
         self._site_made: Site | None = None
         self._site_lock = asyncio.Lock()
@@ -276,6 +277,7 @@ class SlurmProvider:
             async for view in stream:
                 if isinstance(view, Synced):
                     self._doubts.add_all()
+                    self._looked.set()
                     well()
                 elif isinstance(view, UsageView):
                     self._records.see_usage(view)
@@ -290,8 +292,13 @@ class SlurmProvider:
         await watch_writable(self._host, lambda: self._site_made, well)
 
     async def _poll(self, well: Callable[[], None]) -> None:
-        """Ask Slurm for all our jobs, once per interval, and sooner (within bounds) when something is known to change."""
+        """Ask Slurm for all our jobs, once per interval, and sooner (within bounds) when something is known to change.
+
+        Not before the directories have said which jobs these are: a pod that is told of without Slurm's word on its job
+        is one that may run, and who knows it as ended would have each of them cancelled.
+        """
         interval = self._settings.slurm.poll_seconds
+        await self._looked.wait()
         while True:
             started = time.monotonic()
             self._hurry.clear()

@@ -30,7 +30,8 @@ from .manifests import DIGEST, UID, container, make_pod
 class Watcher:
     """The archive's ``watch``: it has seen everything, and there is no more than this."""
 
-    def __init__(self, lines: Sequence[Mapping[str, object]]) -> None:
+    def __init__(self, lines: Sequence[Mapping[str, object]], slow: asyncio.Event | None) -> None:
+        self._slow = slow
         self._lines = (*lines, {"synced": True})
         self._said = False
 
@@ -41,6 +42,8 @@ class Watcher:
         return
 
     async def read(self) -> bytes:
+        if self._slow is not None:
+            await self._slow.wait()
         if self._said:
             await asyncio.Event().wait()
         self._said = True
@@ -55,6 +58,7 @@ class Watcher:
 
 class LoginNode(FakeHost):
     stuck = False
+    slow: asyncio.Event | None = None  # the watcher has looked at nothing before
 
     def __init__(self, *found: Mapping[str, object]) -> None:
         super().__init__()
@@ -68,7 +72,7 @@ class LoginNode(FakeHost):
     def process(self, argv: Sequence[str]) -> AbstractAsyncContextManager[HostProcess]:
         @asynccontextmanager
         async def context() -> AsyncIterator[HostProcess]:
-            yield Watcher(self.found)
+            yield Watcher(self.found, self.slow)
 
         return context()
 
@@ -269,5 +273,20 @@ async def test_how_a_job_ended_is_known_though_it_did_long_before_the_agent_was_
         return any(of(UID, JobState.NODE_FAIL)(each) for each in reports)
 
     await place.until(ended)
+    await place.reports.aclose()
+    await place.provider.close()
+
+
+async def test_the_first_that_is_told_of_a_pod_is_what_slurm_says_of_its_job() -> None:
+    """Else whoever hears of an ended pod as of one that may still run would have its job cancelled."""
+    pod = {"uid": UID, "namespace": "default", "name": "web", "job_id": "100", "claim": None, "state": None}
+    place = Place({**pod, "staged_at": 1})
+    place.host.slow = asyncio.Event()
+    job_id = place.slurm.accept('#!/bin/bash\n#SBATCH --job-name="default/web"\n', "/elsewhere")
+    place.slurm.set(job_id, state=JobState.NODE_FAIL)
+    asyncio.get_running_loop().call_later(0.3, place.host.slow.set)
+    said = await place.until(lambda report: isinstance(report, Snapshot))
+    assert isinstance(said, Snapshot)
+    assert [report.over for report in said.reports] == [True]
     await place.reports.aclose()
     await place.provider.close()
