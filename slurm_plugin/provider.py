@@ -154,7 +154,7 @@ class SlurmProvider:
         directory = (await self._root()).job_dir(uid)
         async with self._serial[uid]:
             record = self._records.get(uid)
-            if record is None or record.report().over:
+            if record is None or record.report().over or record.ending:
                 return
             if record.job_id is None and not await self._end_unknown(record, directory):
                 return

@@ -24,7 +24,10 @@ _LAST_WORD_SECONDS = 10.0
 
 @dataclass(slots=True)
 class PodRecord:
-    """One pod. ``submitted_id`` is what sbatch answered; ``claimed_by`` is the job that runs or ran the pod."""
+    """One pod. ``submitted_id`` is what sbatch answered; ``claimed_by`` is the job that runs or ran the pod.
+
+    ``ended_since``: when Slurm first said that the job has ended, ``missing_since``: that it does not know it (monotonic).
+    """
 
     uid: PodUid
     namespace: str
@@ -64,6 +67,11 @@ class PodRecord:
         """Whether Slurm need not be asked about this pod any more."""
         job = self._own_job
         return self.absent or (job is not None and job.ended)
+
+    @property
+    def ending(self) -> bool:
+        """Whether Slurm calls the job that claimed the pod ended, and only its last word is still waited for."""
+        return self.claimed_by is not None and self.ended_since is not None
 
     @property
     def running(self) -> bool:
@@ -179,7 +187,9 @@ class Records:
                 missing[job_id] = record
                 continue
             record.missing_since = None
-            if status.ended and record.awaits_last_word(status, now):
+            if not status.ended:
+                record.ended_since = None
+            elif record.awaits_last_word(status, now):
                 continue
             if record.job is not status and record.job != status:
                 record.job = status

@@ -290,3 +290,19 @@ async def test_the_first_that_is_told_of_a_pod_is_what_slurm_says_of_its_job() -
     assert [report.over for report in said.reports] == [True]
     await place.reports.aclose()
     await place.provider.close()
+
+
+async def test_a_job_that_slurm_calls_ended_is_not_ended_again_while_its_last_word_is_waited_for() -> None:
+    claim = {"job_id": "100", "restart": 0}
+    place = Place({"uid": UID, "namespace": "default", "name": "web", "job_id": "100", "claim": claim, "state": None})
+    job_id = place.slurm.accept('#!/bin/bash\n#SBATCH --job-name="default/web"\n', "/elsewhere")
+    place.slurm.set(job_id, state=JobState.COMPLETED)
+    await place.until(lambda report: isinstance(report, Snapshot))
+    await place.provider.terminate(PodUid(UID), 0)
+    assert ("cancel", job_id) not in place.slurm.asked
+    place.slurm.set(job_id, state=JobState.PENDING, restart_count=1)
+    await place.until(of(UID, JobState.PENDING))
+    await place.provider.terminate(PodUid(UID), 0)
+    assert ("cancel", job_id) in place.slurm.asked
+    await place.reports.aclose()
+    await place.provider.close()
