@@ -10,7 +10,7 @@ import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import datetime
@@ -337,11 +337,12 @@ class SlurmProvider:
         except HostError as error:
             log.warning("pod %s: %s", uid, error)
 
-    async def _ask_accounting(self, missing: Mapping[JobId, PodRecord]) -> list[PodUid]:
-        known = [record.since for record in missing.values() if record.since is not None]
+    async def _ask_accounting(self, missing: Sequence[PodRecord]) -> list[PodUid]:
+        known = [record.since for record in missing if record.since is not None]
         since = min([int(time.time()) - _CLOCK_SKEW_SECONDS, *known])
         try:
-            ended = await self._client.ended_jobs(tuple(missing), since=since)
+            job_ids = {record.job_id for record in missing if record.job_id is not None}
+            ended = await self._client.ended_jobs(job_ids, since=since)
         except SlurmUnavailableError as error:
             self._accounting_fails(error)
             return self._records.see_no_accounting(missing, time.monotonic())

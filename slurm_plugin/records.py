@@ -5,7 +5,7 @@ only by a later one, a job's end stays its end.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .contract import ContainerUsage, PodReport, PodUsage, ProbeUsage
@@ -20,12 +20,15 @@ NOBODY = JobId("0")
 WITHDRAWN = 1
 
 _LAST_WORD_SECONDS = 10.0
+# By how much the clock of the file system may be behind slurmctld's. Generous: whoever is wrong here ends a pod.
+_CLOCKS_SECONDS = 86400
 
 
 @dataclass(slots=True)
 class PodRecord:
     """One pod. ``submitted_id`` is what sbatch answered; ``claimed_by`` is the job that runs or ran the pod.
 
+    ``submitted_at``: epoch seconds, after the submission (``watching``).
     ``ended_since``: when Slurm first said that the job has ended, ``missing_since``: that it does not know it (monotonic).
     """
 
@@ -41,6 +44,7 @@ class PodRecord:
     ended_since: float | None = None
     used: Usage | None = None
     staged_at: int | None = None
+    submitted_at: int | None = None
 
     @property
     def since(self) -> int | None:
@@ -81,6 +85,17 @@ class PodRecord:
             return True
         alive = runner is not None and not runner.final and runner.job_id == self.job_id
         return alive and runner is not None and (job is None or runner.restart >= (job.restart_count or 0))
+
+    def is_anothers(self, status: JobStatus) -> bool:
+        """Whether a job that has our job's id is another one: Slurm gives ids again once it has lost its state, or has
+        none left (slurm.conf(5), ``MaxJobId``). A requeue makes a new time of submission too, and is counted.
+        """
+        if status.submit_time is None or status.restart_count != 0:
+            return False
+        known = self._own_job
+        if known is not None and known.submit_time is not None:
+            return status.submit_time > known.submit_time
+        return self.submitted_at is not None and status.submit_time > self.submitted_at + _CLOCKS_SECONDS
 
     def awaits_last_word(self, status: JobStatus, now: float) -> bool:
         """Whether a job that Slurm says has ended may still have a last state on its way to us.
@@ -153,6 +168,7 @@ class Records:
         record = self.add(view.uid, view.namespace, view.name)
         before = record.report()
         record.staged_at = view.staged_at if record.staged_at is None else record.staged_at
+        record.submitted_at = view.submitted_at if record.submitted_at is None else record.submitted_at
         record.submitted_id = record.submitted_id or view.job_id
         if view.claim is not None and view.claim[0] == NOBODY:
             record.absent = record.absent or view.claim[1] != WITHDRAWN
@@ -171,20 +187,24 @@ class Records:
         """Return the usage of every pod that runs."""
         return tuple(usage for record in self if (usage := record.usage()) is not None)
 
-    def unsettled(self) -> dict[JobId, PodRecord]:
-        """Return the pods whose jobs Slurm must still be asked about, by job id."""
-        return {record.job_id: record for record in self if record.job_id is not None and not record.settled}
+    def unsettled(self) -> tuple[PodRecord, ...]:
+        """Return the pods whose jobs Slurm must still be asked about."""
+        return tuple(record for record in self if record.job_id is not None and not record.settled)
 
     def see_queue(
-        self, asked: Mapping[JobId, PodRecord], jobs: Mapping[JobId, JobStatus], now: float
-    ) -> tuple[list[PodUid], dict[JobId, PodRecord]]:
+        self, asked: Sequence[PodRecord], jobs: Mapping[JobId, JobStatus], now: float
+    ) -> tuple[list[PodUid], list[PodRecord]]:
         """Take in the queue's answer about ``asked``: the changed pods, and those whose jobs the queue does not know."""
-        changed, missing = [], {}
-        for job_id, record in asked.items():
-            status = jobs.get(job_id)
+        changed, missing = [], []
+        for record in asked:
+            status = None if record.job_id is None else jobs.get(record.job_id)
             if status is None:
                 record.missing_since = now if record.missing_since is None else record.missing_since
-                missing[job_id] = record
+                missing.append(record)
+                continue
+            if record.is_anothers(status):
+                record.job, record.absent = None, True
+                changed.append(record.uid)
                 continue
             record.missing_since = None
             if not status.ended:
@@ -197,7 +217,7 @@ class Records:
         return changed, missing
 
     def see_accounting(
-        self, missing: Mapping[JobId, PodRecord], ended: Mapping[JobId, JobStatus], now: float, patience: float
+        self, missing: Sequence[PodRecord], ended: Mapping[JobId, JobStatus], now: float, patience: float
     ) -> list[PodUid]:
         """Take in accounting's answer about jobs that the queue does not know; the pods that are thereby settled.
 
@@ -205,9 +225,10 @@ class Records:
         ``patience`` seconds of absence from the queue: slurmdbd may lag behind.
         """
         changed = []
-        for job_id, record in missing.items():
-            # Accounting does not know how often the job was requeued; the queue did.
-            status = replace(ended[job_id], restart_count=record.restart_count) if job_id in ended else None
+        for record in missing:
+            status = None if record.job_id is None else ended.get(record.job_id)
+            if status is not None:  # accounting does not know how often the job was requeued; the queue did
+                status = replace(status, restart_count=record.restart_count)
             final = record.runner is not None and record.runner.final
             waited = record.missing_since is not None and now - record.missing_since >= patience
             if status is not None and status.ended:
@@ -222,10 +243,10 @@ class Records:
             changed.append(record.uid)
         return changed
 
-    def see_no_accounting(self, missing: Mapping[JobId, PodRecord], now: float) -> list[PodUid]:
+    def see_no_accounting(self, missing: Sequence[PodRecord], now: float) -> list[PodUid]:
         """Take in that accounting can't be asked: only a runner's final word settles a pod, and no absence counts yet."""
         changed = self.see_accounting(missing, {}, now, math.inf)
-        for record in missing.values():
+        for record in missing:
             if not record.absent:
                 record.missing_since = now
         return changed

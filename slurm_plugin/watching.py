@@ -28,7 +28,8 @@ _NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
 class DirectoryView:
     """What one job directory says. ``claim`` is the (job id, restart count) that runs or ran the pod.
 
-    ``staged_at``: epoch seconds, before any job of it was submitted; the pod's own job could change it.
+    ``staged_at``: epoch seconds, before any job of it was submitted; ``submitted_at``: after the one with ``job_id``
+    was. The pod's own job could change both.
     """
 
     uid: PodUid
@@ -38,6 +39,7 @@ class DirectoryView:
     claim: tuple[JobId, int] | None
     state: RunnerState | None
     staged_at: int | None = None
+    submitted_at: int | None = None
     gone: bool = False
 
 
@@ -57,6 +59,10 @@ def _job_id(text: object) -> JobId:
     if not (isinstance(text, str) and text.isascii() and text.isdigit()):
         raise ValueError(f"not the id of a job: {text!r:.80}")
     return JobId(text)
+
+
+def _moment(value: Any) -> int | None:
+    return None if value is None else int(value)
 
 
 def _name(text: object) -> str:
@@ -79,7 +85,8 @@ def _view(data: dict[str, Any]) -> DirectoryView | UsageView:
         job_id=_job_id(data["job_id"]) if data.get("job_id") else None,
         claim=(_job_id(claim["job_id"]), int(claim["restart"])) if claim else None,
         state=state_from_json(state) if state else None,
-        staged_at=None if data.get("staged_at") is None else int(data["staged_at"]),
+        staged_at=_moment(data.get("staged_at")),
+        submitted_at=_moment(data.get("submitted_at")),
     )
 
 

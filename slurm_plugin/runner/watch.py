@@ -60,6 +60,7 @@ class Watched:
         self._plan = ("", "")
         self._staged_at: Optional[int] = None
         self._job_id: Optional[str] = None
+        self._submitted_at: Optional[int] = None
         self._claim: Optional[Dict[str, Any]] = None
         self._state: Optional[Dict[str, Any]] = None
         self._raw: Optional[bytes] = None
@@ -125,6 +126,7 @@ class Watched:
             "name": name,
             "staged_at": self._staged_at,
             "job_id": self._job_id,
+            "submitted_at": self._submitted_at,
             "claim": self._claim,
             "state": self._state,
         }
@@ -138,13 +140,15 @@ class Watched:
             if data is not None:
                 plan = json.loads(data.decode("utf-8"))
                 self._plan = (str(plan["namespace"]), str(plan["name"]))
-                self._staged_at = _staged_at(self._directory)
+                # The script is written once, before any job exists.
+                self._staged_at = _written_at(self._directory.script)
 
     def _read_job_id(self) -> None:
         if self._job_id is None:
             data = read_fresh(self._directory.job_id)
             text = data.decode("ascii").strip() if data else ""
             self._job_id = _job_id(text) if text else None
+            self._submitted_at = _written_at(self._directory.job_id) if text else None
 
     def _read_state(self) -> None:
         raw = read_fresh(self._directory.state)
@@ -194,10 +198,10 @@ class Watch:
                 self._write(line)
 
 
-def _staged_at(directory: JobDir) -> Optional[int]:
-    """Return when the directory was made, in epoch seconds: its script is written once, before any job of it exists."""
+def _written_at(path: str) -> Optional[int]:
+    """Return when a file was written, in epoch seconds; None if that can't be told."""
     try:
-        return int(os.lstat(directory.script).st_mtime)
+        return int(os.lstat(path).st_mtime)
     except OSError:
         return None
 

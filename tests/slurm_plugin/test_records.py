@@ -45,7 +45,11 @@ def record(records: Records) -> PodRecord:
 
 def see_queue(records: Records, *jobs: JobStatus, now: float = 0.0) -> tuple[list[PodUid], list[JobId]]:
     changed, missing = records.see_queue(records.unsettled(), {job.job_id: job for job in jobs}, now)
-    return changed, list(missing)
+    return changed, [record.job_id for record in missing if record.job_id]
+
+
+def asked(records: Records) -> list[JobId | None]:
+    return [record.job_id for record in records.unsettled()]
 
 
 def test_a_withdrawn_attempt_is_no_end_and_a_forbidden_pod_is(records: Records) -> None:
@@ -100,14 +104,14 @@ def test_the_end_of_a_twin_is_not_the_end_of_the_pod(records: Records) -> None:
     assert record(records).settled
     records.see_directory(view(claim="101"))
     assert not record(records).settled
-    assert list(records.unsettled()) == [TWIN]
+    assert asked(records) == [TWIN]
 
 
 def test_a_claim_for_nobody_ends_the_pod(records: Records) -> None:
     assert records.see_directory(view(job_id=None, claim=NOBODY))
     assert record(records).report().over
     assert record(records).job_id == JOB
-    assert records.unsettled() == {}
+    assert asked(records) == []
 
 
 def test_a_directory_that_is_gone_ends_nothing(records: Records) -> None:
@@ -137,10 +141,10 @@ def test_a_name_that_could_not_be_read_at_first_is_filled_in() -> None:
 def test_a_job_that_still_ends_or_will_run_again_is_asked_about_further(records: Records, again: JobFlag) -> None:
     see_queue(records, status("100", JobState.FAILED, again))
     assert record(records).report().job == status("100", JobState.FAILED, again)
-    assert list(records.unsettled()) == [JOB]
+    assert asked(records) == [JOB]
     records.see_directory(view(claim="100", state=state(1, final=True)))
     see_queue(records, status("100", JobState.FAILED))
-    assert records.unsettled() == {}
+    assert asked(records) == []
 
 
 @pytest.mark.parametrize("runner", [None, state(1)])
@@ -170,17 +174,16 @@ def test_a_job_that_never_began_has_no_last_word(records: Records) -> None:
 
 
 def test_a_job_submitted_during_the_query_is_not_missing(records: Records) -> None:
-    asked = records.unsettled()
+    before = records.unsettled()
     records.add(PodUid("late"), "default", "late").submitted_id = TWIN
-    assert records.see_queue(asked, {JOB: status()}, 0.0) == ([UID], {})
+    assert records.see_queue(before, {JOB: status()}, 0.0) == ([UID], [])
 
 
 PATIENCE = 90.0
 
 
 def see_accounting(records: Records, now: float, *jobs: JobStatus) -> list[PodUid]:
-    asked = records.unsettled()
-    _, missing = records.see_queue(asked, {}, now)
+    _, missing = records.see_queue(records.unsettled(), {}, now)
     return records.see_accounting(missing, {job.job_id: job for job in jobs}, now, PATIENCE)
 
 
@@ -210,7 +213,7 @@ def test_accounting_tells_how_a_job_ended(records: Records) -> None:
     ended = status("100", JobState.TIMEOUT)
     assert see_accounting(records, 0.0, ended) == [UID]
     assert record(records).report().job == ended
-    assert records.unsettled() == {}
+    assert asked(records) == []
 
 
 @pytest.mark.parametrize("runner", [None, state(1)])
@@ -241,6 +244,53 @@ def test_the_runners_last_word_settles_what_neither_knows(records: Records) -> N
     records.see_directory(view(claim="100", state=state(1, final=True)))
     assert see_accounting(records, 0.0) == [UID]
     assert record(records).report().over
+
+
+DAY = 86400
+
+
+def submitted(at: int, restarts: int = 0, state: JobState = JobState.RUNNING) -> JobStatus:
+    return JobStatus(JOB, state, submit_time=at, restart_count=restarts)
+
+
+def test_a_job_id_that_slurm_gives_again_is_another_job(records: Records) -> None:
+    """Slurm begins anew when it has lost its state, and when there are no more ids."""
+    see_queue(records, submitted(1000))
+    assert see_queue(records, submitted(1060)) == ([UID], [])
+    report = record(records).report()
+    assert (report.over, report.job) == (True, None)
+    assert asked(records) == []
+
+
+def test_an_id_that_was_given_again_before_we_looked_is_another_job_by_when_ours_was_submitted() -> None:
+    records = Records()
+    records.see_directory(view(submitted_at=1000))
+    see_queue(records, submitted(1000 + DAY))
+    assert record(records).report().job == submitted(1000 + DAY)  # whose clock is wrong nobody knows
+    records = Records()
+    records.see_directory(view(submitted_at=1000, state=state(1, final=True)))
+    assert see_queue(records, submitted(1001 + DAY)) == ([UID], [])
+    assert record(records).report().over
+
+
+def test_a_job_that_slurm_put_back_into_the_queue_is_still_ours(records: Records) -> None:
+    records.see_directory(view(submitted_at=1000))
+    see_queue(records, submitted(1000))
+    again = submitted(1000 + 2 * DAY, 1, JobState.PENDING)
+    assert see_queue(records, again) == ([UID], [])
+    assert record(records).report().job == again
+    assert see_queue(records, submitted(2000 + 2 * DAY, 2)) == ([UID], [])
+    assert not record(records).report().over
+
+
+def test_of_two_pods_with_one_job_id_each_hears_what_slurm_says() -> None:
+    records = Records()
+    records.see_directory(view(submitted_at=1000, state=state(1, final=True)))
+    later = DirectoryView(PodUid("v"), "default", "db", JOB, None, None, submitted_at=1000 + 3 * DAY)
+    records.see_directory(later)
+    changed, _ = see_queue(records, submitted(1000 + 3 * DAY))
+    assert changed == [UID, PodUid("v")]
+    assert [each.report().over for each in records] == [True, False]
 
 
 def test_a_forgotten_pod_is_unknown(records: Records) -> None:
@@ -289,7 +339,7 @@ def test_usage_counts_for_the_containers_that_run_in_this_run_of_the_job(records
 
 
 def test_while_accounting_can_not_be_asked_no_absence_makes_a_job_lost(records: Records) -> None:
-    missing = records.see_queue(records.unsettled(), {}, 0.0)[1]
+    _, missing = records.see_queue(records.unsettled(), {}, 0.0)
     assert records.see_no_accounting(missing, 0.0) == []
     assert records.see_no_accounting(missing, 10 * PATIENCE) == []
     assert see_accounting(records, 10 * PATIENCE + 1) == []

@@ -82,7 +82,8 @@ STATE: dict[str, Any] = {
     "containers": [], "events": [],
 }  # fmt: skip
 EMPTY = {
-    "uid": "a1", "namespace": "default", "name": "a1", "staged_at": None, "job_id": None, "claim": None, "state": None,
+    "uid": "a1", "namespace": "default", "name": "a1", "staged_at": None, "job_id": None, "submitted_at": None,
+    "claim": None, "state": None,
 }  # fmt: skip
 
 
@@ -109,13 +110,17 @@ def test_new_and_vanished_pods_are_told(root: Path, watcher: Watcher) -> None:
     assert watcher.next() == {"uid": "b2", "gone": True}
 
 
-def test_when_a_directory_was_made_is_told_by_its_script(tmp_path: Path) -> None:
+def test_when_a_directory_was_made_and_its_job_submitted_is_told(tmp_path: Path) -> None:
     (tmp_path / "pods").mkdir()
     script = pod(tmp_path, "a1") / "job.sh"
     script.write_text("#!/bin/sh\n")
     os.utime(script, (5, 1_800_000_000))
+    job_id = script.with_name("job-id")
+    job_id.write_text("7")
+    os.utime(job_id, (5, 1_800_000_060))
     watcher = Watcher(tmp_path)
-    assert watcher.next()["staged_at"] == 1_800_000_000
+    told = watcher.next()
+    assert (told["staged_at"], told["submitted_at"]) == (1_800_000_000, 1_800_000_060)
     watcher.close()
 
 
@@ -150,7 +155,8 @@ def test_a_state_that_no_runner_writes_is_an_error_and_hides_nothing_else(root: 
     watcher = Watcher(root)
     try:
         assert "can't read" in watcher.next()["error"]
-        assert watcher.next() == EMPTY | {"job_id": "7"}
+        told = watcher.next()
+        assert told == EMPTY | {"job_id": "7", "submitted_at": told["submitted_at"]}
         assert watcher.next() == {"synced": True}
     finally:
         watcher.close()
