@@ -153,15 +153,18 @@ class Kube:
                             yield Changed(prepare(item), kind == "DELETED")
                 if time.monotonic() - started < _SHORTEST_WATCH_SECONDS:
                     raise UnavailableError("the server ended the watch at once")
+                failures = 0
             except GoneError as error:
                 log.info("listing %s again: %s", path, error)
                 version = None
+                if failures:  # what was just listed is too old as well: a list is dear
+                    await _pause(failures)
+                failures += 1
             except KubeError as error:
                 level = logging.WARNING if error.transient else logging.ERROR
                 log.log(level, "watching %s: %s", path, error)
-                wait = _RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)]
+                await _pause(failures)
                 failures += 1
-                await asyncio.sleep(wait * random.uniform(0.8, 1.2))  # noqa: S311  jitter, not a secret
 
     async def _watch(
         self, path: str, version: str, parameters: Mapping[str, str]
@@ -277,6 +280,12 @@ class Kube:
             await self.close()
             self._access = None
             return True
+
+
+async def _pause(failures: int) -> None:
+    """Wait before trying again after so many failures before this one."""
+    wait = _RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)]
+    await asyncio.sleep(wait * random.uniform(0.8, 1.2))  # noqa: S311  jitter, not a secret
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:

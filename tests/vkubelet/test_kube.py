@@ -4,7 +4,7 @@ import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from types import SimpleNamespace
 
 import pytest
@@ -276,6 +276,17 @@ async def test_a_version_that_is_too_old_lists_everything_again(api):
     watching.lists = [[item("a", 1)], [item("c", 3)]]
     watching.streams = [[("ERROR", {"code": 410, "message": "too old resource version"})], []]
     assert await _take(kube, 2) == [Listed(("a",)), Listed(("c",))]
+
+
+async def test_a_version_that_is_too_old_again_and_again_does_not_have_everything_listed_without_a_pause(api):
+    server, kube = api
+    watching = Watching(server)
+    watching.lists = [[item("a", 1)] for _ in range(1000)]
+    watching.streams = [[("ERROR", {"code": 410, "message": "too old resource version"})] for _ in range(1000)]
+    with suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            await _take(kube, 1000)
+    assert 1000 - len(watching.lists) <= 6
 
 
 async def test_an_object_of_megabytes_arrives_whole(api):
