@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 _MARGIN_SECONDS = 10.0
 _RETRY_SECONDS = 10.0
+# The graces of thousands may end together; what else is asked of Slurm, above all how the jobs are, must not wait for them.
+_KILLS_AT_ONCE = 8
 
 
 class Termination:
@@ -31,6 +33,7 @@ class Termination:
         self._now = now
         self._deadlines: dict[PodUid, tuple[JobId, float]] = {}
         self._kills: dict[PodUid, asyncio.Task[None]] = {}
+        self._turn = asyncio.Semaphore(_KILLS_AT_ONCE)
 
     async def terminate(self, record: PodRecord, job_id: JobId, directory: JobDir, grace_seconds: int) -> None:
         """Ask for the end of a pod's job. Again with as much or more grace is a no-op, with less shortens it.
@@ -63,7 +66,8 @@ class Termination:
             await asyncio.sleep(seconds)
             seconds, job_id = _RETRY_SECONDS, record.job_id or asked_for
             try:
-                await self._client.cancel(job_id)
+                async with self._turn:
+                    await self._client.cancel(job_id)
                 log.warning("job %s outlived its grace period and was cancelled", job_id)
             except SlurmletError as error:
                 log.warning("job %s could not be cancelled yet: %s", job_id, error)

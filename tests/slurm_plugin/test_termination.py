@@ -182,6 +182,36 @@ async def test_asking_again_after_a_twin_took_the_pod_signals_the_twin(scene: Sc
     assert await scene.after(1) == [("signal", "99", "TERM")]
 
 
+class SlowSlurm(FakeSlurm):
+    """A slurmctld that takes a second for each cancellation."""
+
+    at_once = most_at_once = 0
+
+    async def cancel(self, job_id: JobId) -> None:
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await asyncio.sleep(1)
+        self.at_once -= 1
+        await super().cancel(job_id)
+
+
+def test_thousands_of_jobs_that_outlive_their_grace_are_not_cancelled_all_at_once() -> None:
+    async def play() -> None:
+        slurm = SlowSlurm()
+        termination = Termination(FakeHost(), slurm, asyncio.get_running_loop().time)
+        for number in range(1000):
+            job = JobId(str(number))
+            record = PodRecord(PodUid(f"u{number}"), "default", "web", submitted_id=job)
+            record.job = JobStatus(job, JobState.RUNNING, restart_count=0)
+            await termination.terminate(record, job, DIRECTORY, 30)
+        await asyncio.sleep(600)
+        termination.close()
+        assert len({asked for asked in slurm.asked if asked[0] == "cancel"}) == 1000
+        assert slurm.most_at_once <= 8
+
+    run_at_once(play())
+
+
 @in_scene()
 async def test_closing_stops_everything_and_touches_no_job(scene: Scene) -> None:
     await scene.terminate(30)
