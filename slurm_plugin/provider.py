@@ -156,20 +156,20 @@ class SlurmProvider:
             record = self._records.get(uid)
             if record is None or record.report().over or record.ending:
                 return
-            if record.job_id is None and not await self._end_unknown(record, directory):
-                return
+            if record.job_id is None:
+                await self._end_unknown(record, directory)
             if record.job_id is not None:
                 await self._termination.terminate(record, record.job_id, directory, grace_seconds)
                 self._hurry.set()
 
-    async def _end_unknown(self, record: PodRecord, directory: JobDir) -> bool:
-        """End a pod whose submission's outcome is unknown: no job may run it any more. False if it is over by that."""
+    async def _end_unknown(self, record: PodRecord, directory: JobDir) -> None:
+        """End a pod whose submission's outcome is unknown: no job may run it any more, unless one does already."""
         if not await self._submission.forbid(directory):
-            return True  # a job runs it after all; the watcher tells its id
+            record.claimed_by = await self._submission.claimant(directory)
+            return
         await self._submission.cancel_all(directory, record.job_name)
         record.absent = True
         self._reporting.tell(record.uid)
-        return False
 
     async def forget(self, uid: PodUid) -> None:
         """Remove what is left of an ended pod; one that has not ended yet is cancelled and removed then."""

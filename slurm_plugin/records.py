@@ -79,8 +79,10 @@ class PodRecord:
 
     @property
     def running(self) -> bool:
-        """Whether the pod's runner can be spoken to. Its own word may come earlier than Slurm's of the same run."""
+        """Whether the pod's runner can be spoken to. Its own word may come earlier than Slurm's of the same run: a claim is one."""
         job, runner = self._own_job, self.runner
+        if job is None and runner is None:
+            return self.claimed_by is not None
         if job is not None and job.state in {JobState.RUNNING, JobState.SUSPENDED}:
             return True
         alive = runner is not None and not runner.final and runner.job_id == self.job_id

@@ -55,7 +55,7 @@ class Submission:
             job_id = await self._client.submit(script, directory=directory.path)
         except (SubmissionRejectedError, SlurmUnavailableError):
             if not fresh and not await self.forbid(directory, restart=WITHDRAWN):
-                return await self._claimant(directory), True  # the earlier attempt was accepted after all, and runs
+                return await self.claimant(directory), True  # the earlier attempt was accepted after all, and runs
             # No job exists, and one that is still to appear finds nothing to run. The next attempt stages what then is true.
             await self._host.remove_tree(directory.path)
             raise
@@ -112,7 +112,7 @@ class Submission:
             raise HostError(f"can't claim {directory.claim}: {shorten(done.stderr.decode(errors='replace').strip())}")
         return holder == NOBODY
 
-    async def _claimant(self, directory: JobDir) -> JobId:
+    async def claimant(self, directory: JobDir) -> JobId:
         """Return the job that runs the pod, and write its id down."""
         holder = await self._holder(directory)
         if holder is None:

@@ -20,6 +20,7 @@ from slurm_plugin.errors import (
 )
 from slurm_plugin.hosts.base import Completed, HostProcess
 from slurm_plugin.job import JobId, JobState, JobStatus, PodUid
+from slurm_plugin.jobdir import JobDir
 from slurm_plugin.provider import SlurmProvider
 from slurm_plugin.runner.plan import plan_from_json
 
@@ -67,6 +68,7 @@ class LoginNode(FakeHost):
     async def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float) -> Completed:
         if argv[0] == "ln":
             return await super().run(argv, stdin=stdin, timeout=timeout)
+        self.commands.append(tuple(argv))
         return Completed(tuple(argv), 0, b"1000\n", b"")
 
     def process(self, argv: Sequence[str]) -> AbstractAsyncContextManager[HostProcess]:
@@ -160,6 +162,17 @@ async def test_an_end_that_the_queue_tells_stays_one_though_accounting_lags_behi
     said = await place.until(lambda report: isinstance(report, PodReport) and report.job is not None)
     assert isinstance(said, PodReport)
     assert said.over
+
+
+async def test_who_cancelled_many_jobs_is_asked_for_once(place: Place) -> None:
+    uids = [f"{number:08}{UID[8:]}" for number in range(20)]
+    jobs = [await place.submit(uid) for uid in uids]
+    await place.until(of(uids[-1], JobState.PENDING))
+    place.host.commands.clear()
+    for job_id in jobs:
+        place.slurm.set(job_id, state=JobState.CANCELLED, cancelled_by="1000")
+    await place.until(of(uids[-1], JobState.CANCELLED))
+    assert place.host.commands.count(("id", "-nu", "1000")) == 1
 
 
 async def test_many_pods_at_once_ask_once_what_the_cluster_has(place: Place) -> None:
@@ -275,6 +288,19 @@ async def test_how_a_job_ended_is_known_though_it_did_long_before_the_agent_was_
     await place.until(ended)
     await place.reports.aclose()
     await place.provider.close()
+
+
+async def test_a_job_that_claimed_the_pod_of_a_submission_in_doubt_is_ended_at_once(place: Place) -> None:
+    place.slurm.break_("submit")
+    with pytest.raises(TransportError):
+        await place.submit()
+    place.slurm.accept_late()
+    place.slurm.set("100", state=JobState.RUNNING)
+    directory = JobDir(next(path for path in place.host.directories if path.endswith(f"/pods/{UID}")))
+    await place.host.stage(directory.run, ())
+    await place.host.write(directory.claim, b'{"job_id": "100", "restart": 0}')
+    await place.provider.terminate(PodUid(UID), 30)
+    assert ("signal", "100", "TERM") in place.slurm.asked
 
 
 async def test_the_first_that_is_told_of_a_pod_is_what_slurm_says_of_its_job() -> None:

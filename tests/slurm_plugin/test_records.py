@@ -320,6 +320,11 @@ def test_a_runner_can_be_spoken_to_while_it_runs(
     assert PodRecord(UID, "default", "web", submitted_id=JOB, job=job, runner=runner).running == running
 
 
+def test_a_job_that_has_claimed_the_pod_runs_though_neither_slurm_nor_the_runner_was_heard(records: Records) -> None:
+    records.see_directory(view(claim="101"))
+    assert record(records).running
+
+
 def test_usage_counts_for_the_containers_that_run_in_this_run_of_the_job(records: Records) -> None:
     used = Usage("100", 0, 9.0, (ContainerUsed("main", 2.0, 7, 8), ContainerUsed("main", 1.0, 5, 5)), ())
     records.see_usage(UsageView(UID, used))
