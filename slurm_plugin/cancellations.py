@@ -10,7 +10,8 @@ from .records import PodRecord
 
 
 async def say_who_cancelled(host: Host, client: SlurmClient, records: Sequence[PodRecord], *, since: int) -> None:
-    """Complete the records of ended jobs that somebody else cancelled: only accounting knows by whom. One query for all.
+    """Complete the records of ended jobs that somebody else cancelled: only accounting knows by whom. One query for all
+    jobs, and one for each who cancelled any.
 
     Where accounting has not heard of the end yet, what the queue said stays: a job does not come back to life.
     ``since``: seconds since the epoch, before the first of these ends. Raises what the client and the Host raise.
@@ -27,9 +28,11 @@ async def say_who_cancelled(host: Host, client: SlurmClient, records: Sequence[P
             if not status.ended:
                 continue
             unknown[job_id].job = replace(status, restart_count=unknown[job_id].restart_count)
+    cancelled_by = {record.job.cancelled_by for record in jobs.values() if record.job is not None}
+    names = {uid: await _user_name(host, uid) for uid in cancelled_by if uid.isdigit()}
     for record in jobs.values():
-        if record.job is not None and record.job.cancelled_by.isdigit():
-            record.job = replace(record.job, cancelled_by=await _user_name(host, record.job.cancelled_by))
+        if record.job is not None and record.job.cancelled_by in names:
+            record.job = replace(record.job, cancelled_by=names[record.job.cancelled_by])
 
 
 async def _user_name(host: Host, uid: str) -> str:
