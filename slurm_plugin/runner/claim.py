@@ -3,6 +3,7 @@
 Whatever happened between vkubelet and sbatch, however many jobs were accepted for a pod: one holds the claim.
 """
 
+import contextlib
 import json
 import os
 from typing import Any, NamedTuple, Optional
@@ -35,8 +36,10 @@ def take_claim(directory: JobDir, run: Run) -> Optional[Run]:
     """Claim the pod. Return None on success, else the run that holds it.
 
     A later start of the same job (a requeue) takes over from an earlier one; nobody takes over from another job.
+    OSError: the directory was removed (a withdrawn attempt, a pod that is gone), and is not to be made again.
     """
-    os.makedirs(directory.run, mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(directory.run, mode=0o700)
     own = os.path.join(
         directory.run, ".claim.%s.%d.%s.%d" % (run.job_id, run.restart, os.uname().nodename, os.getpid())
     )
