@@ -126,12 +126,19 @@ class Upkeep:
             group.create_task(self._queue.run(), name="volume workers")
             group.create_task(self._look_forever(), name="look at volumes' objects")
 
+    def _renew_due(self) -> None:
+        """Have tokens renewed whose timers are late: those stand still while the machine sleeps, as tokens do not."""
+        for uid in self._kept:
+            if self._content.tokens.due_in(uid) == 0:
+                self._queue.add(uid)
+
     # --- looking --------------------------------------------------------------------------------------------------
 
     async def _look_forever(self) -> None:
         limit = asyncio.Semaphore(_CONCURRENT_READS)
         while True:
             started = self._clock()
+            self._renew_due()
             users = self._users()
             pause = max(self._round_seconds / (len(users) + 1), 1 / _MOST_READS_PER_SECOND)
             async with asyncio.TaskGroup() as group:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 from collections.abc import Coroutine
+from datetime import UTC, datetime
 from typing import Any
 
 from slurm_plugin.contract import PodContent
@@ -13,6 +14,7 @@ from tests.slurm_plugin.fakes import run_at_once
 from vkubelet.content import Content
 from vkubelet.kube import Json
 from vkubelet.podcache import PodCache, cached_pod
+from vkubelet.tokens import Tokens
 from vkubelet.upkeep import Upkeep
 
 from .fakes import FakeProvider
@@ -172,6 +174,33 @@ def test_an_agent_that_starts_anew_writes_what_changed_meanwhile() -> None:
         task = await started(kept)
         await asyncio.sleep(ROUND)
         assert kept.writes == [("p", {"v0": {"k": b"2"}})]
+        task.cancel()
+
+    run(scenario())
+
+
+def test_a_token_that_ran_out_while_the_machine_slept_is_renewed_soon_after_it_woke() -> None:
+    async def scenario() -> None:
+        kept, slept, issued = Kept(), 0.0, 0
+
+        def wall() -> float:
+            return asyncio.get_running_loop().time() + slept
+
+        def issue(_body: Json) -> Json:
+            nonlocal issued
+            issued += 1
+            expiry = datetime.fromtimestamp(wall() + 7200, UTC).isoformat()
+            return {"spec": {"expirationSeconds": 7200}, "status": {"token": f"t{issued}", "expirationTimestamp": expiry}}
+
+        kept.content.tokens = Tokens(kept.kube, clock=wall, jitter=lambda: 0.0)  # type: ignore[arg-type]
+        kept.kube.creations["/api/v1/namespaces/default/serviceaccounts/default/token"] = issue
+        source = {"projected": {"sources": [{"serviceAccountToken": {"path": "token", "expirationSeconds": 7200}}]}}
+        await kept.submit(kept.pod("p", source))
+        task = await started(kept)
+        await asyncio.sleep(ROUND)
+        slept = 8000.0  # timers stand still meanwhile
+        await asyncio.sleep(ROUND)
+        assert kept.writes == [("p", {"v0": {"token": b"t2"}})]
         task.cancel()
 
     run(scenario())
