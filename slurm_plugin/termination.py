@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 
 from .clients.base import SlurmClient
-from .errors import SlurmletError
+from .errors import HostError, SlurmletError
 from .hosts.base import Host
 from .job import JobId, PodUid
 from .jobdir import JobDir
@@ -45,8 +45,7 @@ class Termination:
         if asked_for == job_id and deadline >= asked_until - 0.5:
             return
         if record.running and grace_seconds > 0:
-            await self._host.stage(directory.run, ())  # the runner may not have made it yet
-            await self._host.write(directory.grace, b"%d" % grace_seconds)
+            await self._tell_grace(directory, grace_seconds)
             await self._client.signal_batch(job_id, "TERM")
             seconds = grace_seconds + _MARGIN_SECONDS
         else:
@@ -54,6 +53,14 @@ class Termination:
             seconds = _RETRY_SECONDS
         self._deadlines[record.uid] = job_id, deadline
         self._kill_later(record, job_id, seconds)
+
+    async def _tell_grace(self, directory: JobDir, seconds: int) -> None:
+        """Write down for the runner what it has. A full disk must not keep a job alive: it then takes the pod's own grace."""
+        try:
+            await self._host.stage(directory.run, ())  # the runner may not have made it yet
+            await self._host.write(directory.grace, b"%d" % seconds)
+        except HostError as error:
+            log.warning("the grace of %d s can't be written down: %s", seconds, error, extra={"uid": directory.uid})
 
     def _kill_later(self, record: PodRecord, job_id: JobId, seconds: float) -> None:
         if (old := self._kills.pop(record.uid, None)) is not None:

@@ -3,7 +3,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from slurm_plugin.errors import TransportError
+from slurm_plugin.errors import HostError, TransportError
 from slurm_plugin.job import JobId, JobState, JobStatus, PodUid
 from slurm_plugin.jobdir import JobDir
 from slurm_plugin.records import PodRecord
@@ -180,6 +180,19 @@ async def test_asking_again_after_a_twin_took_the_pod_signals_the_twin(scene: Sc
     scene.record.runner = runner_of("99")
     await scene.terminate(30)
     assert await scene.after(1) == [("signal", "99", "TERM")]
+
+
+@in_scene()
+async def test_a_full_disk_keeps_no_job_from_being_ended(scene: Scene) -> None:
+    """Whoever deletes pods may do so to make room."""
+
+    async def write(path: str, data: bytes, *, mode: int = 0o600) -> None:
+        raise HostError(f"{path}: No space left on device")
+
+    scene.host.write = write  # type: ignore[method-assign]
+    await scene.terminate(30)
+    assert await scene.after(39) == [TERM]
+    assert await scene.after(2) == [CANCEL]
 
 
 class SlowSlurm(FakeSlurm):

@@ -190,7 +190,10 @@ def test_a_token_that_ran_out_while_the_machine_slept_is_renewed_soon_after_it_w
             nonlocal issued
             issued += 1
             expiry = datetime.fromtimestamp(wall() + 7200, UTC).isoformat()
-            return {"spec": {"expirationSeconds": 7200}, "status": {"token": f"t{issued}", "expirationTimestamp": expiry}}
+            return {
+                "spec": {"expirationSeconds": 7200},
+                "status": {"token": f"t{issued}", "expirationTimestamp": expiry},
+            }
 
         kept.content.tokens = Tokens(kept.kube, clock=wall, jitter=lambda: 0.0)  # type: ignore[arg-type]
         kept.kube.creations["/api/v1/namespaces/default/serviceaccounts/default/token"] = issue
