@@ -12,7 +12,7 @@ import select
 import stat
 import sys
 import time
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, TextIO, Tuple
 
 from slurm_plugin.jobdir import NO_JOB_ID, JobDir, Root, check_uid
 
@@ -172,12 +172,39 @@ class Watched:
         return claim is not None and state is not None and claim.get("restart") == state.get("restart")
 
 
-class Watch:
-    """All pods under one root."""
+class Voice:
+    """What the watcher prints. ``clock``: any that only goes forward, in seconds."""
 
-    def __init__(self, root: Root, write: Callable[[Dict[str, Any]], None]) -> None:
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._pings = 0
+        self._last_ping = clock()
+
+    def say(self, line: Dict[str, Any]) -> None:
+        """Print a line, at the latest with the next ``flush``."""
+        self._stream.write(json.dumps(line, separators=(",", ":")) + "\n")
+
+    def alive(self, wait: float = 0.0) -> None:
+        """Say that the watcher lives, if it is time or will be in ``wait`` seconds: silence is taken for a dead line."""
+        now = self._clock()
+        if now - self._last_ping + wait > _PING_SECONDS:
+            self._pings, self._last_ping = self._pings + 1, now
+            self.say({"ping": self._pings})
+            self.flush()
+
+    def flush(self) -> None:
+        """Have everything on its way."""
+        self._stream.flush()
+
+
+class Watch:
+    """All pods under one root. ``alive`` is called between two pods: a look at thousands may take minutes."""
+
+    def __init__(self, root: Root, write: Callable[[Dict[str, Any]], None], alive: Callable[[], None]) -> None:
         self._root = root
         self._write = write
+        self._alive = alive
         self._pods: Dict[str, Watched] = {}
 
     def scan(self) -> None:
@@ -196,6 +223,7 @@ class Watch:
                 self._write(line)
             for line in () if pod.settled else pod.look_at_usage(time.monotonic()):
                 self._write(line)
+            self._alive()
 
 
 def _written_at(path: str) -> Optional[int]:
@@ -246,25 +274,21 @@ def watch(arguments: List[str]) -> int:
     """Watch until standard input ends; return the exit code."""
     root, interval = _arguments(arguments)
 
-    def write(line: Dict[str, Any]) -> None:
-        sys.stdout.write(json.dumps(line, separators=(",", ":")) + "\n")
-
-    watched = Watch(Root(root), write)
-    pings, last_ping, synced = 0, time.monotonic(), False
+    voice = Voice(sys.stdout)
+    watched = Watch(Root(root), voice.say, voice.alive)
+    synced = False
     try:
         while True:
             begun = time.monotonic()
             watched.scan()
             if not synced:
                 synced = True
-                write({"synced": True})
-                sys.stdout.flush()
+                voice.say({"synced": True})
+                voice.flush()
                 keep()
             wait = max(interval, (time.monotonic() - begun) / _MOST_OF_TIME)
-            if time.monotonic() - last_ping + wait > _PING_SECONDS:
-                pings, last_ping = pings + 1, time.monotonic()
-                write({"ping": pings})
-            sys.stdout.flush()
+            voice.alive(wait)
+            voice.flush()
             if _input_has_ended(min(wait, _PING_SECONDS)):
                 return 0
     except BrokenPipeError:

@@ -1,5 +1,7 @@
 """``watch``: what it prints, run for real."""
 
+import io
+import itertools
 import json
 import os
 import subprocess
@@ -9,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from slurm_plugin.jobdir import Root
+from slurm_plugin.runner.watch import Voice, Watch
 
 from .jobs import PROJECT
 
@@ -181,6 +186,19 @@ def test_a_pipe_or_a_link_in_place_of_the_state_is_an_error_and_no_wait(root: Pa
     while (line := watcher.next())["uid"] != "b2":
         pass
     assert "error" in line or "error" in watcher.next()
+
+
+def test_a_look_that_takes_minutes_says_meanwhile_that_it_lives(root: Path) -> None:
+    """Thousands of pods on a file system that takes its time: a silence of 30 s is taken for a dead line."""
+    for number in range(60):
+        pod(root, f"p{number}")
+    said, seconds = io.StringIO(), itertools.count()
+    voice = Voice(said, clock=lambda: float(next(seconds)))
+    watch = Watch(Root(str(root)), voice.say, voice.alive)
+    watch.scan()
+    said.truncate(0)
+    watch.scan()
+    assert said.getvalue().count("ping") >= 10
 
 
 USAGE = {"job_id": "7", "restart": 0, "time": 5.0, "containers": [], "probes": []}
