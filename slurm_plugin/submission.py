@@ -69,11 +69,11 @@ class Submission:
         return JobId(text.decode()) if _is_job_id(text) else None
 
     async def _find(self, directory: JobDir, name: str, *, since: int) -> JobId | None:
-        """Find an earlier attempt's job and write its id down."""
+        """Find an earlier attempt's job, one that is alive if there is any, and write its id down."""
         found = await self._client.find(name, directory=directory.path, since=since)
         if not found:
             return None
-        job_id = found[0].job_id
+        job_id = next((job for job in found if not job.ended), found[0]).job_id
         log.info("found job %s of an earlier submission of %s", job_id, name)
         await self._host.write(directory.job_id, job_id.encode())
         return job_id

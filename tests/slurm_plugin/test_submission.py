@@ -81,6 +81,22 @@ async def test_an_unknown_outcome_is_found_out_before_anything_is_repeated(site:
     assert len(site.slurm.statuses) == 1
 
 
+async def test_of_several_attempts_one_whose_job_is_alive_is_found_before_one_whose_job_has_ended(site: Site) -> None:
+    """One that found its pod withdrawn has failed at once, and is not how the pod ended."""
+    for _ in range(2):
+        site.slurm.lose("submit")
+        with pytest.raises(TransportError):
+            await site.submit()
+        await site.host.remove_tree(DIRECTORY.path)
+    await site.host.stage(DIRECTORY.path, ENTRIES)
+    site.slurm.set("100", state=JobState.FAILED)
+    assert await site.submit() == ("101", True)
+    site.slurm.set("101", state=JobState.CANCELLED)
+    await site.host.remove_tree(DIRECTORY.path)
+    await site.host.stage(DIRECTORY.path, ENTRIES)
+    assert await site.submit() == ("100", True)
+
+
 @pytest.mark.parametrize("error", [SubmissionRejectedError("no"), SlurmUnavailableError("away")])
 async def test_a_refused_job_leaves_nothing_behind(site: Site, error: Exception) -> None:
     site.slurm.refuses = error
