@@ -37,6 +37,15 @@ _NOT_NOW = (
     "persistent connection",
     "Required partition not available",
     "Required node not available",
+    # slurmctld is ending or has just begun, has no room for the job's files, or is of another version for a while.
+    "submissions disabled",
+    "Unable to create job record, try again",
+    "I/O error writing script/environment to file",
+    "Rate limit exceeded",
+    "Incompatible versions of client and server code",
+    # The command had no slurm.conf that it could read: one that is being edited, a configless site's that was not given.
+    "Unable to process configuration file",
+    "Could not establish a configuration source",
 )
 # The request may have arrived.
 _PERHAPS_HEARD = (

@@ -113,6 +113,20 @@ async def test_only_a_limit_on_the_number_of_jobs_may_be_waited_for(cause: str, 
         ),
         ("sbatch: error: Batch job submission failed: Slurm backup controller in standby mode",),
         ("sbatch: error: Batch job submission failed: Required partition not available (inactive or drain)",),
+        ("sbatch: error: Batch job submission failed: System submissions disabled",),
+        ("sbatch: error: Batch job submission failed: Unable to create job record, try again",),
+        ("sbatch: error: Batch job submission failed: I/O error writing script/environment to file",),
+        ("sbatch: error: Batch job submission failed: Rate limit exceeded, please retry later",),
+        ("sbatch: error: Batch job submission failed: Incompatible versions of client and server code",),
+        (
+            "sbatch: error: _parse_next_key: Parsing error at unrecognized key: Nonsense",
+            "sbatch: fatal: Unable to process configuration file",
+        ),
+        (
+            "sbatch: error: fetch_config: DNS SRV lookup failed",
+            "sbatch: error: _establish_config_source: failed to fetch config",
+            "sbatch: fatal: Could not establish a configuration source",
+        ),
     ],
 )
 async def test_a_submission_that_certainly_reached_nobody_may_be_repeated(stderr: tuple[str, ...]) -> None:
