@@ -88,6 +88,11 @@ class OwnerGate(Generic[K]):
         state.free, state.refusal = False, refusal
         self._leave(state, key)
 
+    def reopen(self) -> None:
+        """Slurm is back: every owner may try again."""
+        for state in self._owners.values():
+            state.closed_until = self._clock()
+
     def left(self, owner: str, key: K) -> None:
         """Nothing was learnt: the pod was not submitted after all."""
         if state := self._owners.get(owner):

@@ -186,6 +186,7 @@ class PodController:
         SLURM_REACHABLE.labels(self._node).set(error is None)
         self._say_reachable(error)
         if recovered:
+            self._owners.reopen()
             self._add_all()
 
     def _add_all(self) -> None:
@@ -306,7 +307,10 @@ class PodController:
             if isinstance(error, SlurmUnavailableError):
                 message = f"Slurm does not answer: {error}"
                 self._events.tell_waiting(pod, "SlurmUnreachable", message)
-                await self._wait(cached, pod, work, Refusal("", message))
+                waiting = Refusal("", message)
+                if cached.owner != cached.uid:  # one is enough to find out when it does
+                    self._owners.rejected(cached.owner, cached.uid, waiting, limit_seconds=retry_limit(error))
+                await self._wait(cached, pod, work, waiting)
             elif not error.transient:
                 self._events.warn(pod, "FailedCreatePodSandBox", str(error))
             raise error

@@ -9,6 +9,7 @@ from slurm_plugin.errors import (
     InvalidQuantityError,
     PolicyError,
     SlurmletError,
+    SlurmUnavailableError,
     SubmissionRejectedError,
     TooLargeError,
     TranslationError,
@@ -52,5 +53,5 @@ def _reason(error: TranslationError) -> str:
 
 def retry_limit(error: SlurmletError) -> float:
     """Return the longest wait, in seconds, before a refused pod that waits is tried again."""
-    limit = isinstance(error, SubmissionRejectedError) and error.limit
+    limit = isinstance(error, SlurmUnavailableError) or (isinstance(error, SubmissionRejectedError) and error.limit)
     return _LIMITS_LIMIT_SECONDS if limit else _REJECTED_LIMIT_SECONDS

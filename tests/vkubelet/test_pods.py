@@ -352,6 +352,23 @@ async def test_pods_of_a_rejected_replicaset_wait_and_share_one_call(world: Worl
     assert {world.status(f"p{n}")["phase"] for n in range(20)} == {"Pending"}
 
 
+async def test_pods_of_one_owner_share_one_call_too_while_slurm_takes_none_and_come_when_it_is_back(
+    world: World,
+) -> None:
+    world.provider.refuse = lambda _pod: SlurmUnavailableError("Required partition not available (inactive or drain)")
+    world.start()
+    owner = {"ownerReferences": [{"uid": "job", "controller": True}]}
+    for number in range(20):
+        world.create(f"p{number}", metadata=owner)
+    await world.until(lambda: all("partition" in world.status(f"p{n}").get("message", "") for n in range(20)))
+    await asyncio.sleep(2)
+    assert len(world.provider.submissions) == 1
+    world.provider.refuse = lambda _pod: None
+    world.provider.tell(Reachable("slurmctld is away"))
+    world.provider.tell(Reachable(None))
+    await world.until(lambda: len(world.provider.submissions) == 21, seconds=5)
+
+
 async def test_a_limit_leaves_the_pod_pending_whatever_its_restart_policy(world: World) -> None:
     world.provider.refuse = lambda _pod: SubmissionRejectedError("QOSMaxSubmitJobPerUserLimit", limit=True)
     world.start()
