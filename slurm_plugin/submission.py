@@ -95,7 +95,8 @@ class Submission:
         for job in alive:
             started = holder is None and job.state is not JobState.PENDING
             if job.job_id != (holder or keep) and not started:
-                log.warning("cancelling job %s, a twin of job %s in %s", job.job_id, holder or keep, directory.path)
+                kept = holder or keep or "none any more"
+                log.warning("cancelling job %s of %s: the pod's job is %s", job.job_id, directory.path, kept)
                 await self._client.cancel(job.job_id)
 
     async def forbid(self, directory: JobDir, *, restart: int = 0) -> bool:

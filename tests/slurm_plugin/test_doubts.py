@@ -83,14 +83,21 @@ async def test_while_all_jobs_are_known_nobody_looks_and_else_now_and_then(site:
     assert await site.settle(15) == []
 
 
-async def test_a_doubt_ends_after_ten_minutes_and_with_its_pod(site: Site) -> None:
-    site.pod("a", twin=True)
+async def test_a_doubt_ends_after_ten_minutes(site: Site) -> None:
     site.pod("b", twin=True)
     site.doubts.add_all()
-    site.records.remove(PodUid("uid-a"))
-    assert await site.settle(600) == [("queued",), ("cancel", "103")]
+    assert await site.settle(600) == [("queued",), ("cancel", "101")]
     site.job("b")
     assert await site.settle(15) == []
+
+
+async def test_a_job_that_slurm_accepts_when_its_pod_is_gone_waits_for_nothing_and_is_cancelled(site: Site) -> None:
+    site.records.add(PodUid("uid-a"), "default", "a")
+    site.doubts.add(PodUid("uid-a"))
+    site.records.remove(PodUid("uid-a"))
+    assert await site.settle() == []
+    site.job("a")
+    assert await site.settle(30) == [("queued",), ("cancel", "100")]
 
 
 async def test_the_directory_of_one_pod_keeps_no_other_pods_twin_alive(site: Site) -> None:
