@@ -11,7 +11,10 @@ _ROUNDS = 100
 
 
 def remove_tree(path: str) -> None:
-    """Remove a directory and everything in it, following no symbolic link; none there is a no-op."""
+    """Remove a directory and everything in it, following no symbolic link; none there is a no-op.
+
+    OSError tells of the first thing that can't be removed; everything else is gone then.
+    """
     parts = split(path)
     try:
         parent = walk(parts[:-1])
@@ -36,7 +39,10 @@ def remove(parent: Walk, name: bytes) -> None:
         except FileNotFoundError:
             return
         for _ in range(_ROUNDS):
-            _empty(top)
+            failures: List[OSError] = []
+            _empty(top, failures)
+            if failures:
+                raise failures[0]
             try:
                 os.rmdir(name, dir_fd=parent.fd)
             except FileNotFoundError:
@@ -49,23 +55,23 @@ def remove(parent: Walk, name: bytes) -> None:
     raise OSError(errno.ENOTEMPTY, "is being written to while it is removed", parent.path(name))
 
 
-def _empty(top: Walk) -> None:
-    """Remove everything in a directory, level by level."""
+def _empty(top: Walk, failures: List[OSError]) -> None:
+    """Remove everything in a directory, level by level. What can't be removed is added to ``failures``."""
     _permit(top)
-    waiting = _clear(top, top)
+    waiting = _clear(top, top, failures)
     while waiting:
         name = waiting.pop()
         try:
             with Walk(os.dup(top.fd), top.name) as directory:
                 directory.enter(name)
                 _permit(directory)
-                waiting += _clear(directory, top)
+                waiting += _clear(directory, top, failures)
             os.rmdir(name, dir_fd=top.fd)
         except FileNotFoundError:
             pass
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
+                failures.append(OSError(error.errno, error.strerror, top.path(name)))
 
 
 def _permit(directory: Walk) -> None:
@@ -75,7 +81,7 @@ def _permit(directory: Walk) -> None:
         os.chmod("/proc/self/fd/%d" % directory.fd, 0o700)  # fchmod takes no O_PATH descriptor
 
 
-def _clear(directory: Walk, top: Walk) -> List[bytes]:
+def _clear(directory: Walk, top: Walk, failures: List[OSError]) -> List[bytes]:
     """Unlink the files of a directory and move its directories to ``top``; return their names there."""
     moved = []
     for name in names(directory.fd, directory.name):
@@ -97,5 +103,5 @@ def _clear(directory: Walk, top: Walk) -> List[bytes]:
         except FileNotFoundError:
             pass
         except OSError as error:
-            raise OSError(error.errno, error.strerror, directory.path(name)) from error
+            failures.append(OSError(error.errno, error.strerror, directory.path(name)))
     return moved

@@ -7,7 +7,7 @@ removed at the end) and the checks and creations of hostPath types. What emptyDi
 import os
 import stat
 import sys
-from typing import Any, Dict
+from typing import Dict
 
 from slurm_plugin.jobdir import JobDir
 
@@ -53,23 +53,19 @@ class Scratch:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a directory with all in it, whatever the modes of its directories; a missing one is no error."""
-    import shutil  # at a pod's end: its start need not wait for it
+    """Remove a directory with all in it, whatever its writer made of it; a missing one is no error.
 
-    def again(function: Any, name: str, _error: Any) -> None:
-        try:
-            os.chmod(os.path.dirname(name), 0o700)
-            if os.path.isdir(name) and not os.path.islink(name):
-                os.chmod(name, 0o700)
-                shutil.rmtree(name, ignore_errors=True)
-            function(name)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            sys.stderr.write("slurmlet: left behind: %s\n" % error)
+    What can't be removed is named in the job's output, and stays.
+    """
+    from slurm_plugin.hostagent import removal  # at a pod's end: its start need not wait for it
 
-    if os.path.isdir(path):
-        shutil.rmtree(path, onerror=again)
+    if not os.path.isdir(path):
+        return
+    try:
+        # The way there may be a link (``/tmp``, a site's ``$TMPDIR``); what is removed is not.
+        removal.remove_tree(os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path)))
+    except (OSError, ValueError) as error:
+        sys.stderr.write("slurmlet: left behind: %s\n" % error)
 
 
 def _open_to_all(path: str) -> str:
