@@ -141,8 +141,8 @@ class ContainerLife:
         """Run it once. None: it could not be created, its state says why."""
         shared, name, book = self._shared, self.name, self._shared.book
         last, count = next_run(book.get(name))
-        message_path = self._termination_path()
         try:
+            message_path = self._termination_path()
             scratch = shared.scratch.directory("containers", "%s.%d" % (name, count))
             setting = self._setting(image, message_path, scratch)
             running = RunningContainer(shared, setting, shared.directory.log(name, count))

@@ -75,15 +75,21 @@ class LogFile:
         except OSError:
             os.close(descriptor)
             raise
-        os.close(self._descriptor)
-        self._descriptor, self._size = descriptor, 0
+        old, self._descriptor, self._size = self._descriptor, descriptor, 0
+        self._close(old)
         rotated = sorted(entry for entry in os.listdir(directory) if entry.startswith(base + "."))
-        for old in rotated[: max(0, len(rotated) - (self._max_files - 1))]:
-            os.unlink(os.path.join(directory, old))
+        for name in rotated[: max(0, len(rotated) - (self._max_files - 1))]:
+            os.unlink(os.path.join(directory, name))
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._descriptor)
+        self._close(self._descriptor)
+
+    def _close(self, descriptor: int) -> None:
+        try:
+            os.close(descriptor)
+        except OSError as error:  # NFS tells here of what it could not write; it is closed all the same
+            self._say("output of a container is lost, can't write", error)
 
 
 def _without_half_line(descriptor: int) -> int:

@@ -17,6 +17,7 @@ from .leftovers import clear
 from .lifecycle import DEADLINE_EXCEEDED, TIME_LIMIT_WORDS, PodLife
 from .loop import Loop
 from .node import addresses, node_name
+from .output import outlive_a_full_disk
 from .plan import Plan
 from .planfile import read_plan
 from .process import adopt_orphans
@@ -47,6 +48,7 @@ def earlier_state(directory: JobDir, run: Run) -> Optional[RunnerState]:
 
 def run_pod(path: str, timings: Timings = KUBELET) -> int:
     """Run the pod of a job directory; return the exit code."""
+    outlive_a_full_disk()
     directory = JobDir(path)
     run = this_run()
     holder = take_claim(directory, run)

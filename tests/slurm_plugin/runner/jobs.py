@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from slurm_plugin.jobdir import JobDir
 from slurm_plugin.runner import plan
@@ -140,6 +140,7 @@ class Job:
         timings: Timings = QUICK,
         python: str = "",
         source: Path = PROJECT,
+        output: IO[str] | int = subprocess.PIPE,
     ) -> subprocess.Popen[str]:
         environment = {"PATH": os.environ["PATH"], "SLURM_JOB_ID": job_id, "SLURMD_NODENAME": "cn1"}
         if restart:
@@ -155,9 +156,7 @@ class Job:
             self.directory.path,
             *map(str, timings),
         ]
-        process = subprocess.Popen(
-            argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/"
-        )
+        process = subprocess.Popen(argv, env=environment, stdout=output, stderr=subprocess.STDOUT, text=True, cwd="/")
         self.processes.append(process)
         return process
 
