@@ -7,7 +7,7 @@ import functools
 import os
 import signal
 import time
-from typing import Any, Optional, Tuple
+from typing import Optional, Tuple
 
 from . import plan, termination
 from .backoff import BackOff
@@ -42,7 +42,7 @@ class ContainerLife:
         self.ending: Optional[Terminated] = None
         self.running: Optional[RunningContainer] = None
         self._shared = shared
-        self._pre_stopped = False
+        self._hook: Optional[Task] = None  # the preStop hook of this run
         self._stop = shared.loop.promise()  # it is not to run again: the pod ends, or it alone, as sidecars do
         shared.stopping.add_callback(self._stop.resolve)
         self._roused = self._new_rouse()
@@ -163,7 +163,7 @@ class ContainerLife:
             return self._ended(ending, last, count, scratch)
         book.event("Created", "Created container: " + name, name)
         self._say_what_is_not_mounted(setting, count)
-        self.running, self._pre_stopped, self._replaced = running, False, None
+        self.running, self._hook, self._replaced = running, None, None
         book.set(name, image=self.container.image.name)
         try:
             result = await self._watch(running, last, count)
@@ -345,30 +345,31 @@ class ContainerLife:
             await running.kill()
             return
         await grace.wait(running.settled, MINIMUM_SECONDS)
-        if container.pre_stop is not None and not self._pre_stopped and grace.remaining() > 0:
-            from .hooks import pre_stop
-
-            self._pre_stopped = True
-            hook = self._shared.loop.spawn(pre_stop(self._shared, container, running), "preStop of " + self.name)
-            await self._bounded(hook, running, grace)
+        if container.pre_stop is not None and (self._hook is not None or grace.remaining() > 0):
+            await self._pre_stop_of(running, grace)
         if turn is not None:
             await grace.wait(turn)
         running.signal(signal.SIGTERM)
         if not await grace.wait(running.gone, MINIMUM_SECONDS):
             await running.kill()
 
-    async def _bounded(self, hook: Task, running: RunningContainer, grace: Grace) -> None:
-        """Wait for a hook, at most for the grace period or the container's own end."""
-        either = self._shared.loop.promise()
-        hook.awaited = True
+    async def _pre_stop_of(self, running: RunningContainer, grace: Grace) -> None:
+        """Have the hook run, once for a run of the container, and wait for it: at most for the grace period or the run's end.
+
+        Who stops the container while it is being stopped already (a deletion after a failed probe) waits for the same.
+        """
+        loop = self._shared.loop
+        if self._hook is None:
+            self._hook = loop.spawn(self._run_pre_stop(running), "preStop of " + self.name)
+        hook, either = self._hook, loop.promise()
         for promise in (hook, running.gone):
             promise.add_callback(either.resolve)
         await grace.wait(either)
-        if not hook.done:
-            hook.cancel()
-        else:
-            self._report(hook.result())
+        hook.cancel()
 
-    def _report(self, failure: Any) -> None:
+    async def _run_pre_stop(self, running: RunningContainer) -> None:
+        from .hooks import pre_stop
+
+        failure = await pre_stop(self._shared, self.container, running)
         if failure:
-            self._shared.book.event("FailedPreStopHook", str(failure), self.name, warning=True)
+            self._shared.book.event("FailedPreStopHook", failure, self.name, warning=True)

@@ -276,6 +276,23 @@ def test_pre_stop_can_not_outlive_the_grace_period(job: MakeJob) -> None:
     assert ending.exit_code == 0
 
 
+@pytest.mark.parametrize("first", ["liveness", "sidecar"])
+def test_the_pods_end_does_not_cut_short_a_pre_stop_that_runs_already(job: MakeJob, tmp_path: Path, first: str) -> None:
+    order = tmp_path / "order"
+    main = f"trap 'echo term >> {order}; exit 0' TERM; while :; do sleep 0.05; done"
+    hook = exec_action("/bin/sh", "-c", f"echo begun >> {order}; sleep 1.5; echo ended >> {order}")
+    if first == "liveness":
+        failing = probe(exec_action("false"), failure_threshold=1)
+        j = job(pod(shell("a", main, pre_stop=hook, liveness_probe=failing), grace_seconds=30))
+    else:
+        sidecar = shell("a", main, pre_stop=hook, kind=plan.SIDECAR, restart_policy="Always")
+        j = job(pod(sidecar, shell("app", "exit 0"), grace_seconds=30))
+    j.start()
+    j.wait_until(lambda _: order.exists())
+    end(j)
+    assert order.read_text().split() == ["begun", "ended", "term"]
+
+
 def test_failed_pre_stop_is_said(job: MakeJob) -> None:
     j = job(pod(shell("a", "echo up; " + _FOREVER, pre_stop=exec_action("false"))))
     j.start()
