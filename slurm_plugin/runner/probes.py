@@ -3,7 +3,6 @@
 Rules and words: Kubernetes 1.36 ``pkg/kubelet/prober/worker.go`` and ``prober.go``.
 """
 
-import time
 from typing import Any, Callable, Coroutine, NamedTuple, Optional
 
 from . import plan
@@ -31,13 +30,14 @@ class Prober:
         self._running = running
         self._kind = kind
         self._probe = probe
+        self._due = 0.0
         self._streak = 0
         self._last: Optional[bool] = None
 
     async def begin(self) -> None:
         """Wait for the initial delay, which counts from the container's start."""
-        waited = time.time() - self._running.started_at
-        await self._shared.loop.sleep(max(0.0, self._probe.initial_delay - waited))
+        self._due = self._running.begun + self._probe.initial_delay
+        await self._until_due()
 
     async def once(self) -> Optional[bool]:
         """Probe once. True or False: that result has reached its threshold; None: not yet, or the run has ended meanwhile."""
@@ -58,8 +58,14 @@ class Prober:
         counts[key] = counts.get(key, 0) + 1
 
     async def pause(self) -> None:
-        """Wait for the next turn."""
-        await self._shared.loop.sleep(float(self._probe.period))
+        """Wait for the next turn. Turns come at even intervals; those that passed during a probe are made up for by one at once."""
+        self._due += self._probe.period
+        await self._until_due()
+
+    async def _until_due(self) -> None:
+        now = self._shared.loop.now()
+        await self._shared.loop.sleep(max(0.0, self._due - now))
+        self._due = max(self._due, now)
 
     @property
     def grace_seconds(self) -> int:

@@ -33,20 +33,21 @@ class RunningContainer:
 
     ``pid`` is our child: the command itself, or the container runtime's starter. ``executed`` is whether the command
     was seen to execute: before that nothing of the pod's runs, and the starter's end is not the command's. ``settled``
-    is done once it is known. ``step``: the job step that it is, if it runs on every rank; our child is srun then.
+    is done once it is known. ``started_at`` is when that was, ``begun`` the same on the loop's clock, which nobody sets.
+    ``step``: the job step that it is, if it runs on every rank; our child is srun then.
     """
 
     def __init__(self, shared: Shared, setting: Setting, log_path: str) -> None:
+        self._shared = shared
         self.setting = setting
         self.pid = 0
         self.step = RankStep(shared, setting) if setting.container.ranks is not None else None
-        self.started_at = time.time()
+        self._begin()
         self.gone = shared.loop.promise()
         self.settled = shared.loop.promise()
         self.executed = not shared.runtime.ISOLATED
         self.aborted = False  # it was ended before its command ran
         self._exit = shared.loop.promise()
-        self._shared = shared
         self._log = LogFile(log_path, shared.plan.log_max_bytes, shared.plan.log_max_files)
         self._output = Tail()
         self._errors = Tail()
@@ -59,6 +60,9 @@ class RunningContainer:
         self._device_directory = -1
         self._ooms = shared.ooms.so_far()
         self._main = Remembered()
+
+    def _begin(self) -> None:
+        self.started_at, self.begun = time.time(), self._shared.loop.now()
 
     def start(self) -> None:
         """Start it. StartError: it never ran. InexpressibleError: the runtime can't do what it asks for. OSError: not now."""
@@ -100,7 +104,7 @@ class RunningContainer:
             await loop.first(self._gate.passed, self._exit)
         while not self.executed and not self._exit.done:
             if self.main_pid() not in (0, self.root):
-                self.started_at = time.time()
+                self._begin()
                 self.executed = True
             else:
                 await loop.first(self._exit, timeout=wait)

@@ -326,6 +326,16 @@ def test_initial_delay_counts_from_the_containers_start_and_period_between_probe
     end(j)
 
 
+def test_a_probe_that_hangs_does_not_make_the_periods_longer(job: MakeJob) -> None:
+    hanging = probe(exec_action("sleep", "60"), period=2, timeout=2, failure_threshold=3)
+    j = job(pod(shell("a", _FOREVER, liveness_probe=hanging)))
+    assert j.run() == 0
+    state = j.container("a").state
+    killing = next(event for event in j.state().events if event.reason == "Killing")
+    assert isinstance(state, Terminated)
+    assert 5.5 < killing.at - state.started_at < 9
+
+
 def test_success_threshold_successes_in_a_row_make_a_container_ready(job: MakeJob, tmp_path: Path) -> None:
     probed = tmp_path / "probed"
     j = job(pod(shell("a", _FOREVER, readiness_probe=probe(_noting(probed), success_threshold=3, timeout=10))))
