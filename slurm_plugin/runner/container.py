@@ -14,6 +14,7 @@ from .backoff import BackOff
 from .expand import environment, expand
 from .grace import MINIMUM_SECONDS, Grace
 from .image import ImageConfig, ReadyImage, command_line
+from .logs import forget_before
 from .loop import Promise, Task
 from .mounts import Sources, binds, with_own
 from .plan import Container
@@ -145,10 +146,12 @@ class ContainerLife:
             message_path = self._termination_path()
             scratch = shared.scratch.directory("containers", "%s.%d" % (name, count))
             setting = self._setting(image, message_path, scratch)
-            running = RunningContainer(shared, setting, shared.directory.log(name, count))
+            log = shared.directory.log(name, count)
+            running = RunningContainer(shared, setting, log)
         except (InexpressibleError, VolumeError, OSError, ValueError) as error:
             self._not_created(error)
             return None
+        forget_before(os.path.dirname(log), count - 1)
         begun = time.time()
         try:
             running.start()

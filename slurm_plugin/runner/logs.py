@@ -103,6 +103,21 @@ def _without_half_line(descriptor: int) -> int:
     return size
 
 
+def forget_before(directory: str, restart: int) -> None:
+    """Remove a container's logs of runs before this one, by name: ``<restart>.log``, with what was rotated of it.
+
+    The kubelet, too, keeps a container's last run and the one before (``MaxPerPodContainerCount``): a crash loop has no
+    end, the user's quota has. What can't be removed is tried again with the next run.
+    """
+    try:
+        for name in os.listdir(directory):
+            number = name.lstrip(".").partition(".")[0]
+            if number.isdigit() and int(number) < restart:
+                os.unlink(os.path.join(directory, name))
+    except OSError as error:
+        sys.stderr.write("slurmlet: can't remove old logs: %s\n" % error)
+
+
 class Lines:
     """One stream's bytes, cut into CRI lines."""
 

@@ -151,7 +151,7 @@ def test_on_failure_restarts_until_success(job: MakeJob, tmp_path: Path) -> None
     assert state.restart_count == 2
     assert state.last is not None
     assert state.last.exit_code == 1
-    assert [Path(j.directory.log("a", n)).exists() for n in range(4)] == [True, True, True, False]
+    assert [Path(j.directory.log("a", n)).exists() for n in range(4)] == [False, True, True, False]
 
 
 def test_crash_loop_waits_longer_each_time_and_says_so(job: MakeJob) -> None:

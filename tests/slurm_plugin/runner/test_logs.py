@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm_plugin.runner.logs import MAX_PART, Lines, LogFile, Tail, timestamp
+from slurm_plugin.runner.logs import MAX_PART, Lines, LogFile, Tail, forget_before, timestamp
 
 from .conftest import MakeJob
 from .jobs import pod, shell
@@ -80,6 +80,14 @@ def test_a_log_that_can_not_be_rotated_goes_on_where_it_is(tmp_path: Path, capfd
     log.close()
     assert (tmp_path / "0.log").read_bytes() == b"four\n"
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_logs_of_runs_before_the_previous_one_go_with_what_was_rotated_of_them(tmp_path: Path) -> None:
+    kept = {"9.log", "9.log.20231114-221320-000001", "10.log", "nobody's"}
+    for name in kept | {"0.log", "8.log", "8.log.20231114-221320-000001", ".8.log.new"}:
+        (tmp_path / name).touch()
+    forget_before(str(tmp_path), 9)
+    assert {path.name for path in tmp_path.iterdir()} == kept
 
 
 @pytest.fixture
