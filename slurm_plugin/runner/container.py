@@ -251,7 +251,8 @@ class ContainerLife:
         self, running: RunningContainer, result: termination.Exit, begun: float, message_path: str
     ) -> Terminated:
         container = self.container
-        text = running.termination_message(message_path, termination.message_limit(len(self._shared.plan.containers)))
+        limit = termination.message_limit(len(self._shared.plan.containers))
+        text = running.termination_message(message_path, limit)
         memory = running.killed_for_memory(result)
         if running.aborted:
             return Terminated(result.code, result.signal, "Error", _ABORTED_WORDS, begun, time.time())
@@ -263,7 +264,7 @@ class ContainerLife:
         if memory:
             reason = "OOMKilled"
         policy = container.termination_message_policy
-        message = termination.message(text, policy, result.code, running.log_tail())
+        message = termination.message(text, policy, result.code, running.log_tail(limit))
         return Terminated(result.code, result.signal, reason, message, begun, time.time())
 
     def _ended(self, ending: Terminated, last: Optional[Terminated], count: int, scratch: str) -> Terminated:

@@ -285,6 +285,6 @@ class RunningContainer:
         """Return the last of what was printed on stderr."""
         return self._errors.text(LOG_BYTES, LOG_LINES)
 
-    def log_tail(self) -> str:
-        """Return the last of its output, as a termination message may hold it."""
-        return self._output.text(LOG_BYTES, LOG_LINES)
+    def log_tail(self, limit: int) -> str:
+        """Return the last of its output, as a termination message of at most so many bytes may hold it."""
+        return self._output.text(min(LOG_BYTES, limit), LOG_LINES)

@@ -286,6 +286,16 @@ def test_termination_message_falls_back_to_the_log_on_error(job: MakeJob) -> Non
 # Environment and volumes
 
 
+def test_messages_from_logs_share_the_pods_12_kib_as_well(job: MakeJob) -> None:
+    script = "i=0; while [ $i -lt 100 ]; do echo $i is a line that is rather long; i=$((i+1)); done; echo last; exit 1"
+    names = [f"c{number}" for number in range(8)]
+    j = job(pod(*(shell(name, script, termination_message_policy="FallbackToLogsOnError") for name in names)))
+    assert j.run() == 1
+    messages = [ending(j.container(name)).message for name in names]
+    assert all(message.endswith("last\n") for message in messages)
+    assert sum(map(len, messages)) <= 12 * 1024
+
+
 def test_environment_expands_in_order_and_hostile_values_stay_intact(job: MakeJob) -> None:
     hostile = "a'b\"c$(id)`id`\\n\nnew ü ☃"
     entries = [
