@@ -48,6 +48,7 @@ class ContainerLife:
         shared.stopping.add_callback(self._stop.resolve)
         self._roused = self._new_rouse()
         self._redefined = False
+        self._unhealthy = False  # a probe has this run ended
         self._replaced: Optional[Tuple[Terminated, Optional[Terminated], int]] = None
 
     @property
@@ -114,8 +115,9 @@ class ContainerLife:
         return self._shared.stopping.done or self._stop.done
 
     def _again(self, ending: Terminated) -> bool:
+        """Whether it runs again after this end: by its policy, and after a probe's failure whatever its exit code, unless never."""
         policy = self.container.restart_policy
-        return policy == "Always" or (policy == "OnFailure" and ending.exit_code != 0)
+        return policy == "Always" or (policy == "OnFailure" and (ending.exit_code != 0 or self._unhealthy))
 
     async def _wait_back_off(self, back_off: BackOff, ending: Optional[Terminated]) -> None:
         """Wait before the next attempt. ``ending`` is None if nothing was started (the state says why already)."""
@@ -128,13 +130,14 @@ class ContainerLife:
         if delay <= 0:
             return
         before = shared.book.get(name)
+        count = before.restart_count if self._replaced is None else self._replaced[2]
         what = "restarting failed container %s in pod %s" % (name, shared.pod_words)
         shared.book.event("BackOff", "Back-off " + what, name, warning=True)
         words = "back-off %ds restarting failed container=%s pod=%s" % (delay, name, shared.pod_words)
-        shared.book.set(name, state=Waiting("CrashLoopBackOff", words), last=ending)
+        shared.book.set(name, state=Waiting("CrashLoopBackOff", words), last=ending, restart_count=count)
         await shared.loop.first(roused, timeout=delay)
         if self._stopping():
-            shared.book.set(name, state=before.state, last=before.last)
+            shared.book.set(name, state=before.state, last=before.last, restart_count=before.restart_count)
 
     # One run
 
@@ -166,7 +169,7 @@ class ContainerLife:
             return self._ended(ending, last, count, scratch)
         book.event("Created", "Created container: " + name, name)
         self._say_what_is_not_mounted(setting, count)
-        self.running, self._hook, self._replaced = running, None, None
+        self.running, self._hook, self._replaced, self._unhealthy = running, None, None, False
         book.set(name, image=self.container.image.name)
         try:
             result = await self._watch(running, last, count)
@@ -237,7 +240,7 @@ class ContainerLife:
         if container.startup_probe or container.liveness_probe or container.readiness_probe:
             from .probes import Probed, watch_probes
 
-            stop = functools.partial(self.stop, of=running)
+            stop = functools.partial(self.stop, of=running, unhealthy=True)
             await watch_probes(shared, Probed(container, self.mark_started, stop), running)
         else:
             self.mark_started(ready=True)
@@ -270,7 +273,9 @@ class ContainerLife:
     def _ended(self, ending: Terminated, last: Optional[Terminated], count: int, scratch: str) -> Terminated:
         remove_tree(scratch)
         self.ending = ending
-        if self._redefined and not self._stopping():
+        policy = self.container.restart_policy
+        against_policy = self._redefined or (self._unhealthy and policy == "OnFailure" and ending.exit_code == 0)
+        if against_policy and not self._stopping():
             # Not told as its end: the API server lets no container that ended come back, but by its restart policy.
             self._replaced = ending, last, count
             waiting = Waiting("ContainerCreating", "")
@@ -333,17 +338,19 @@ class ContainerLife:
         *,
         alone: bool = False,
         of: Optional[RunningContainer] = None,
+        unhealthy: bool = False,
     ) -> None:
         """preStop, TERM, KILL; return when nothing of it runs. ``turn``: who must be gone before it gets TERM.
 
         ``alone``: it is not to run again although the pod goes on. ``of``: the run that is meant, if another is none of
-        the caller's business. Calling it twice is harmless.
+        the caller's business. ``unhealthy``: a probe says so. Calling it twice is harmless.
         """
         if alone:
             self._stop.resolve()
         running, container = self.running, self.container
         if running is None or (of is not None and (running is not of or running.ended)):
             return
+        self._unhealthy = self._unhealthy or unhealthy
         self._shared.book.event("Killing", message, self.name)
         if not running.entered:
             await running.kill()

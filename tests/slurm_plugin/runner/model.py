@@ -38,6 +38,11 @@ class Container:
         run = self.runs[number]
         return run.code if not run.sick else KILLED if self.at_term is None else self.at_term
 
+    def over_after(self, number: int, policy: str) -> bool:
+        """Whether it does not run again after a run. One that a probe ended does, whatever its code, unless never."""
+        sick = number < len(self.runs) and self.runs[number].sick
+        return policy == "Never" or (policy == "OnFailure" and self.end_of(number) == 0 and not sick)
+
     def script(self, directory: str) -> str:
         """What its shell does, with a file per container in a directory that the containers share."""
         mine = f"{directory}/{self.name}"
@@ -92,7 +97,7 @@ def last_run(container: Container, policy: str) -> End | None:
         code = container.end_of(number)
         if code is None:
             return None
-        if policy == "Never" or (policy == "OnFailure" and code == 0):
+        if container.over_after(number, policy):
             return End(number, code)
     return None
 
@@ -131,8 +136,7 @@ def possible(pod: PodSpec, container: Container) -> set[End]:
         ends |= {End(number, told), End(number, TERM_KILLED), End(number, KILLED)}
         if code is not None:
             ends.add(End(number, code))
-        policy = pod.policy_of(container)
-        if policy == "Never" or (policy == "OnFailure" and code == 0):
+        if container.over_after(number, pod.policy_of(container)):
             break
     return ends
 

@@ -192,6 +192,32 @@ def test_liveness_failure_restarts_the_container(job: MakeJob) -> None:
     end(j)
 
 
+@pytest.mark.parametrize("kind", ["startup_probe", "liveness_probe"])
+def test_a_container_that_a_probe_ended_runs_again_under_on_failure_whatever_its_exit_code(
+    job: MakeJob, tmp_path: Path, kind: str
+) -> None:
+    runs = tmp_path / "runs"
+    obliging = f"echo run >> {runs}; test $(wc -l < {runs}) -gt 3 && exit 0; {_FOREVER}"
+    probes: dict[str, Any] = {kind: probe(exec_action("false"), failure_threshold=1)}
+    j = job(pod(shell("a", obliging, restart_policy="OnFailure", **probes), restart_policy="OnFailure"))
+    process, seen = j.start(), []
+    while process.poll() is None:
+        if Path(j.directory.state).exists():
+            seen.append(j.container("a"))
+        time.sleep(0.01)
+    assert process.returncode == 0
+    last = j.container("a").last
+    assert runs.read_text().split() == ["run"] * 4
+    assert j.container("a").restart_count == 3
+    assert last is not None
+    assert last.exit_code == 0
+    # What the API server was told as ended with code 0 could not run again under this policy.
+    told = [each.restart_count for each in seen if isinstance(each.state, Terminated)]
+    assert set(told) <= {3}
+    counts = [each.restart_count for each in seen]
+    assert counts == sorted(counts)
+
+
 def test_what_a_probe_finds_of_a_run_that_has_ended_does_not_end_the_next(job: MakeJob, tmp_path: Path) -> None:
     first, sick = tmp_path / "first", tmp_path / "sick"
     # The first run ends between two probes; until its output is read (a process of another session holds it) it is not gone.
