@@ -20,7 +20,8 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", re.ASCII)
 
 
 def _dumps(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    # In ASCII: a value may hold bytes that are no UTF-8, as lone surrogates (``resolution.objects.texts_of``).
+    return json.dumps(value, separators=(",", ":")).encode("ascii")
 
 
 def content_version(files: Sequence[VolumeFile]) -> str:

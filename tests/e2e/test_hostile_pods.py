@@ -142,15 +142,20 @@ def test_an_argument_of_a_hundred_kilobytes_arrives(pods: Pods) -> None:
     assert received(pods, "long") == [[long], {}]
 
 
-def test_configmap_and_secret_values_are_never_expanded(pods: Pods) -> None:
+def test_configmap_and_secret_values_arrive_as_they_are_bytes_that_are_no_text_too(pods: Pods) -> None:
     value = "$(PATH) $$ $(touch /x) `id` \\ ' \" \n end"
-    pods.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "raw"}, "data": {"v": value}})
+    binary = b"\xff\xfe k\xc3\xa9y \x80"
+    pods.apply(
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "raw"}, "data": {"v": value}},
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "raw"}, "data": {"V2": base64.b64encode(binary).decode()}},
+    )  # fmt: skip
     pod = echo_pod(pods, "raw", [], {})
     pod["spec"]["containers"][0]["env"] = [
         {"name": "V1", "valueFrom": {"configMapKeyRef": {"name": "raw", "key": "v"}}}
     ]
+    pod["spec"]["containers"][0]["envFrom"] = [{"secretRef": {"name": "raw"}}]
     pods.apply(pod)
-    assert received(pods, "raw") == [[], {"V1": value}]
+    assert received(pods, "raw") == [[], {"V1": value, "V2": binary.decode(errors="surrogateescape")}]
 
 
 def test_a_hostile_path_is_mounted_and_worked_in_as_it_is(pods: Pods) -> None:

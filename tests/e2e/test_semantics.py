@@ -85,7 +85,7 @@ def pods_of_the_page(agent: Agent) -> list[Manifest]:
         ),
         single(agent, "startup", "sleep 2; " + ready, resources=SMALL, startupProbe=probe("test -e /shared/ready", failureThreshold=60),
                livenessProbe=probe("test -e /shared/ready", failureThreshold=1)),
-        single(agent, "liveness", "touch /shared/ok; sleep 2; rm /shared/ok; " + stays, spec=always,
+        single(agent, "liveness", "touch /shared/ok; sleep 2; rm /shared/ok; " + stays, spec=on_failure,
                livenessProbe=probe("test -e /shared/ok", failureThreshold=2)),
         single(agent, "readiness", ready, readinessProbe=probe("test -e /shared/ready && ! test -e /shared/busy"),
                spec={"readinessGates": [{"conditionType": "example.com/approved"}]}),
@@ -286,10 +286,11 @@ def test_25_a_startup_probe_holds_the_others_back(pods: Pods) -> None:
     )
 
 
-def test_25_a_failed_liveness_probe_restarts_the_container(pods: Pods) -> None:
+def test_25_a_failed_liveness_probe_restarts_the_container_though_it_ends_with_0(pods: Pods) -> None:
     pods.wait("liveness", "to be restarted", lambda s: s["containerStatuses"][0]["restartCount"] >= 1, seconds=SLOW)
     pods.wait_event("liveness", "Unhealthy", "Liveness probe failed", seconds=SLOW)
     pods.wait_event("liveness", "Killing", "failed liveness probe, will be restarted", seconds=SLOW)
+    assert pods.container("liveness")["lastState"]["terminated"]["exitCode"] == 0
 
 
 def test_26_readiness_follows_gates_and_probe_and_endpoint_slices_follow_it(pods: Pods) -> None:

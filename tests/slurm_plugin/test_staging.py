@@ -45,7 +45,7 @@ def mode(path: str | Path) -> int:
 
 def test_a_job_directory_holds_what_the_runner_reads(tmp_path: Path) -> None:
     plan = plan_of(Pod.model_validate(REALISTIC))
-    env = (EnvEntry("A", "ü\n$(x)\"'", expand=True, node_field=""),)
+    env = (EnvEntry("A", "ü\n$(x)\"'\udcff", expand=True, node_field=""),)
     content = PodContent(env={"server": env}, volumes={"config": FILES})
     directory = materialise(tmp_path, job_directory(plan, "#!/bin/bash\n", content))
 

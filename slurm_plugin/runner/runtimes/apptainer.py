@@ -64,6 +64,8 @@ def _escaped(character: str) -> str:
         return "\\" + character
     if 32 <= code < 127:
         return character
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8, as Python holds one
+        return "\\x%02x" % (code - 0xDC00)
     return "\\%03o" % code if code < 128 else "\\u%04x" % code if code < 0x10000 else "\\U%08x" % code
 
 

@@ -1,5 +1,6 @@
 """The runner's pure parts, by table."""
 
+import os
 import shlex
 import subprocess
 from typing import Any
@@ -177,7 +178,7 @@ def exported(environment: dict[str, str]) -> dict[str, str]:
     lines = [line for line in script.split("\n") if line.startswith(("export ", "unset LD"))]
     argv = ["/bin/bash", "--norc", "-c", "\n".join([*lines, "exec /usr/bin/env -0"])]
     output = subprocess.run(argv, env={"LC_ALL": "C.UTF-8"}, capture_output=True, check=True).stdout
-    values = dict(entry.split("=", 1) for entry in output.decode().split("\0") if entry)
+    values = dict(entry.split("=", 1) for entry in os.fsdecode(output).split("\0") if entry)
     return {name: values[name] for name in environment}
 
 
@@ -199,6 +200,12 @@ def test_hostile_environment_never_acts_on_the_starter() -> None:
 @settings(max_examples=20, deadline=None)
 def test_any_value_survives_the_script(values: list[str]) -> None:
     variables = {f"V{number}": value for number, value in enumerate(values)}
+    assert exported(variables) == variables
+    assert apptainer.script(setting(environment=variables)).isascii()
+
+
+def test_bytes_that_are_no_text_survive_the_script() -> None:
+    variables = {"A": os.fsdecode(b"\xff\xfe4a k\xc3\xa9y\x80"), "B": os.fsdecode(bytes(range(1, 256)))}
     assert exported(variables) == variables
     assert apptainer.script(setting(environment=variables)).isascii()
 
