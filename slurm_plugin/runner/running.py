@@ -16,7 +16,7 @@ from .runtimes import Setting
 from .shared import Shared
 from .streams import Streams, close_ours, close_theirs, open_streams
 from .swaps import Check
-from .termination import LOG_BYTES, LOG_LINES, Exit, cut_short, read_status
+from .termination import LOG_BYTES, LOG_LINES, Exit, cut_short, read_message, read_status
 
 _DRAIN_SECONDS = 1.0
 _KILL_SECONDS = 2.0
@@ -159,10 +159,7 @@ class RunningContainer:
             directory = self._device_directory
             name = os.path.basename(self.setting.container.termination_message_path)
         try:
-            with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory), "rb") as stream:
-                return stream.read(limit).decode("utf-8", "replace")
-        except OSError:
-            return ""  # the container removed it, or never had it
+            return read_message(name, limit, directory)
         finally:
             if self._device_directory >= 0:
                 os.close(self._device_directory)

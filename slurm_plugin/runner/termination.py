@@ -7,7 +7,7 @@ Limits: 4096 bytes a container, 12 KiB a pod; 2048 bytes or 80 lines from the lo
 import os
 import re
 import signal
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 _MAX_BYTES = 4096
 _MAX_POD_BYTES = 12 * 1024
@@ -68,6 +68,20 @@ def cut_short(code: int, *, entered: bool, executed: bool) -> bool:
 def message_limit(containers: int) -> int:
     """Return how many bytes each of so many containers may leave."""
     return min(_MAX_BYTES, _MAX_POD_BYTES // max(1, containers))
+
+
+def read_message(name: str, limit: int, directory: Optional[int] = None) -> str:
+    """Return the first bytes of a termination message file; empty if there is none, or the container made it something else."""
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
+    except OSError:
+        return ""  # the container removed it, or never had it
+    try:
+        return os.read(descriptor, limit).decode("utf-8", "replace")
+    except OSError:
+        return ""  # a directory, a pipe
+    finally:
+        os.close(descriptor)
 
 
 def message(text: str, policy: str, code: int, log_tail: str) -> str:

@@ -3,6 +3,7 @@
 import os
 import shlex
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,13 @@ from slurm_plugin.runner.image import ImageConfig, ReadyImage, command_line
 from slurm_plugin.runner.plan import Runtime
 from slurm_plugin.runner.reference import Reference, parse_source
 from slurm_plugin.runner.runtimes import Bind, InexpressibleError, Setting, apptainer
-from slurm_plugin.runner.termination import cut_short, message_limit, never_started, read_status
+from slurm_plugin.runner.termination import (
+    cut_short,
+    message_limit,
+    never_started,
+    read_message,
+    read_status,
+)
 
 from .jobs import container
 
@@ -85,6 +92,23 @@ def test_image_sources_are_split(source: str, expected: Reference) -> None:
 
 def test_termination_messages_share_12_kib() -> None:
     assert [message_limit(count) for count in (1, 3, 4, 12)] == [4096, 4096, 3072, 1024]
+
+
+def test_a_termination_message_file_that_became_something_else_says_nothing_and_stays_open_for_nobody(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "secret").write_text("of the node")
+    (tmp_path / "link").symlink_to("secret")
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "words").write_bytes(b"last words")
+    writer = os.open(tmp_path / "pipe", os.O_RDWR)
+    before = os.listdir("/proc/self/fd")
+    names = ("words", "link", "directory", "pipe", "nothing")
+    found = {name: read_message(str(tmp_path / name), 4) for name in names}
+    assert found == {"words": "last", "link": "", "directory": "", "pipe": "", "nothing": ""}
+    assert os.listdir("/proc/self/fd") == before
+    os.close(writer)
 
 
 def test_wait_statuses_are_read_as_shells_do() -> None:
