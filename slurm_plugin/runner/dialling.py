@@ -25,14 +25,9 @@ async def dial(loop: Loop, family: int, address: str, port: int, *, seconds: flo
 
 
 async def _settled(loop: Loop, connection: socket.socket, seconds: float) -> None:
-    """Wait until it is connected; nothing watches it afterwards, whatever happens. OSError: it was refused."""
-    settled = loop.promise()
-    loop.watch(connection.fileno(), WRITE, settled.resolve)
-    try:
-        if await loop.first(settled, timeout=seconds) is None:
-            raise TimeoutError("timed out")
-    finally:
-        loop.unwatch(connection.fileno())
+    """Wait until it is connected. OSError: it was refused."""
+    if not await loop.ready(connection.fileno(), WRITE, seconds):
+        raise TimeoutError("timed out")
     code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if code:
         raise OSError(code, os.strerror(code))

@@ -7,7 +7,7 @@ import struct
 from typing import Optional
 
 from .loop import Loop
-from .network import NO_LIMIT_SECONDS, Connection, Result, TimedOutError, authority_of
+from .network import Connection, Result, TimedOutError, authority_of
 from .plan import Action
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -47,7 +47,7 @@ def _varint(number: int) -> bytes:
 
 async def grpc(loop: Loop, host: str, action: Action, timeout: Optional[float]) -> Result:
     """Call grpc.health.v1.Health/Check; only SERVING is success."""
-    connection = Connection(loop, loop.now() + (timeout or NO_LIMIT_SECONDS))
+    connection = Connection(loop, timeout)
     where = authority_of(host, action.port)
     try:
         await connection.open(host, action.port)

@@ -234,12 +234,15 @@ class Loop:
         """Stop watching; must come before the descriptor is closed."""
         self._selector.unregister(descriptor)
 
-    async def ready(self, descriptor: int, events: int) -> None:
-        """Wait until the descriptor is ready."""
+    async def ready(self, descriptor: int, events: int, timeout: Optional[float] = None) -> bool:
+        """Wait until the descriptor is ready; False after ``timeout`` seconds.
+
+        Nothing watches it afterwards, also if the task was cancelled: its number is soon another file's.
+        """
         promise = Promise(self)
         self.watch(descriptor, events, promise.resolve)
         try:
-            await promise
+            return await self.first(promise, timeout=timeout) is not None
         finally:
             self.unwatch(descriptor)
 

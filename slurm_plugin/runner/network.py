@@ -16,7 +16,6 @@ from .worker import Emit, Worker
 
 _MOST_BODY = 10 * 1024
 _MOST_REDIRECTS = 10
-NO_LIMIT_SECONDS = 60.0
 Result = Tuple[bool, str]
 
 
@@ -25,19 +24,24 @@ class TimedOutError(Exception):
 
 
 class Connection:
-    """One connection with a deadline for everything on it."""
+    """One connection with a deadline for everything on it: ``timeout`` seconds from now, or none."""
 
-    def __init__(self, loop: Loop, deadline: float) -> None:
+    def __init__(self, loop: Loop, timeout: Optional[float]) -> None:
         self._loop = loop
-        self._deadline = deadline
+        self._deadline = None if timeout is None else loop.now() + timeout
         self._socket: Any = None
 
-    async def _ready(self, events: int) -> None:
+    def _left(self) -> Optional[float]:
+        """Return the seconds that are left, None for ever. TimedOutError: there are none."""
+        if self._deadline is None:
+            return None
         left = self._deadline - self._loop.now()
-        waiting = self._loop.spawn(self._loop.ready(self._socket.fileno(), events), "probe")
-        if left <= 0 or await self._loop.first(waiting, timeout=left) is None:
-            waiting.cancel()
-            await self._loop.sleep(0)  # let it unregister before the socket is closed
+        if left <= 0:
+            raise TimedOutError
+        return left
+
+    async def _ready(self, events: int) -> None:
+        if not await self._loop.ready(self._socket.fileno(), events, self._left()):
             raise TimedOutError
 
     async def open(self, host: str, port: int) -> None:
@@ -66,7 +70,7 @@ class Connection:
 
         worker = Worker(self._loop, look_up, lambda _message: None)
         try:
-            done = await self._loop.first(worker.result, timeout=max(0.0, self._deadline - self._loop.now()))
+            done = await self._loop.first(worker.result, timeout=self._left())
         finally:
             worker.stop()
         if done is None:
@@ -137,7 +141,7 @@ def _look_up(host: str, port: int, flags: int) -> Dict[str, Any]:
 
 async def tcp(loop: Loop, host: str, port: int, timeout: Optional[float]) -> Result:
     """Connect; that is all."""
-    connection = Connection(loop, loop.now() + (timeout or NO_LIMIT_SECONDS))
+    connection = Connection(loop, timeout)
     try:
         await connection.open(host, port)
     except TimedOutError:
@@ -156,14 +160,15 @@ def authority_of(host: str, port: int) -> str:
 
 
 async def http(loop: Loop, host: str, action: Action, timeout: Optional[float]) -> Result:
-    """GET; the answer's status decides."""
-    deadline = loop.now() + (timeout or NO_LIMIT_SECONDS)
+    """GET; the answer's status decides. ``timeout`` None: whoever calls ends it, as a hook's grace period does."""
+    begun = loop.now()
     scheme = (action.scheme or "HTTP").lower()
     path = action.path if action.path.startswith("/") else "/" + action.path
     url = "%s://%s%s" % (scheme, authority_of(host, action.port), path)
     for _ in range(_MOST_REDIRECTS):
         try:
-            status, headers, body = await _get(loop, url, action, deadline)
+            left = None if timeout is None else begun + timeout - loop.now()
+            status, headers, body = await _get(loop, url, action, left)
             target = _redirect(url, status, headers)
         except TimedOutError:
             return False, 'Get "%s": context deadline exceeded (Client.Timeout exceeded while awaiting headers)' % url
@@ -186,10 +191,10 @@ def _redirect(url: str, status: int, headers: Dict[str, str]) -> str:
     return target if urlsplit(target).hostname == urlsplit(url).hostname else ""
 
 
-async def _get(loop: Loop, url: str, action: Action, deadline: float) -> Tuple[int, Dict[str, str], str]:
+async def _get(loop: Loop, url: str, action: Action, timeout: Optional[float]) -> Tuple[int, Dict[str, str], str]:
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    connection = Connection(loop, deadline)
+    connection = Connection(loop, timeout)
     try:
         await connection.open(host, port)
         if parts.scheme == "https":

@@ -168,9 +168,7 @@ async def _start_on_terminal(loop: Loop, inside: Any, argv: List[str]) -> Tuple[
         remote.close()
     local.setblocking(False)
     with local:
-        ready = loop.spawn(loop.ready(local.fileno(), READ), "terminal")
-        if await loop.first(ready, timeout=_TERMINAL_SECONDS) is None:
-            ready.cancel()
+        if not await loop.ready(local.fileno(), READ, _TERMINAL_SECONDS):
             return pid, ended, {"terminal": ours}
         _data, files = receive(local, 1)
     if files:

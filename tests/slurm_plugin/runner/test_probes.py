@@ -5,13 +5,14 @@ import resource
 import signal
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from slurm_plugin.runner import plan
+from slurm_plugin.runner import network, plan
 from slurm_plugin.runner.loop import Loop
 from slurm_plugin.runner.network import tcp
 from slurm_plugin.runner.state import Running, Terminated, Waiting
@@ -111,6 +112,50 @@ def test_a_slow_resolver_holds_up_its_own_probe_alone(monkeypatch: pytest.Monkey
     assert loop.run(tcp(loop, "slow.example", 80, 1.0)) == (False, "dial tcp slow.example:80: i/o timeout")
     assert loop.now() - begun < 4
     assert len(turns) > 5, "meanwhile the loop went on"
+
+
+def test_a_request_without_a_limit_waits_for_its_answer(port: int) -> None:
+    class Fast(Loop):
+        """A minute is half a second."""
+
+        def now(self) -> float:
+            return time.monotonic() * 120
+
+    loop = Fast()
+
+    async def tick() -> None:
+        while True:
+            await loop.sleep(0.02)
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            time.sleep(1.5)
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\ndrained")
+
+    loop.spawn(tick(), "tick")
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        server = threading.Thread(target=serve, args=(listener,))
+        server.start()
+        assert loop.run(network.http(loop, "127.0.0.1", http(port, "/drain"), None)) == (True, "drained")
+        server.join()
+
+
+def test_a_request_that_is_cut_short_by_the_containers_end_leaves_nothing_behind(job: MakeJob, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    listening = (
+        "import socket, time; s = socket.create_server(('', 0)); "
+        f"print(s.getsockname()[1], file=open({str(tmp_path / 'port')!r}, 'w')); time.sleep(3600)"
+    )
+    deaf = container("deaf", sys.executable, "-c", listening)
+    j = job(pod(deaf))
+    j.start()
+    j.wait_until(lambda _: bool((tmp_path / "port").read_text().strip()))
+    hung = probe(http(int((tmp_path / "port").read_text())), timeout=60)
+    again = f"echo run >> {runs}; sleep 0.4; test $(wc -l < {runs}) -ge 6"
+    other = job(pod(shell("a", again, restart_policy="OnFailure", liveness_probe=hung, readiness_probe=hung)))
+    assert other.run(job_id="43") == 0
+    end(j)
 
 
 def test_a_node_without_room_for_another_process_lets_the_pod_wait(job: MakeJob) -> None:
