@@ -6,7 +6,8 @@
     python -m testbed down
 
 `up` may be called at any time: it starts what does not run. `down` stops what was started here and leaves only the cache.
-SLURM=22.05|24.11|26.05 chooses the site's Slurm, KUBE=kind a kind cluster, SLURMLET_TESTBED the state directory, SLURMLET_TESTBED_PORT_BASE the ports.
+SLURM=22.05|24.11|26.05 chooses the site's Slurm, CGROUPS=1 has the kernel keep its jobs to their resources, KUBE=kind chooses a kind cluster,
+SLURMLET_TESTBED the state directory, SLURMLET_TESTBED_PORT_BASE the ports.
 """
 
 import argparse
@@ -59,9 +60,10 @@ def main(words: Sequence[str] = sys.argv[1:]) -> int:
 
 def components(layout: Layout, environment: Mapping[str, str] = os.environ) -> dict[str, Component]:
     """The components by name, in the order they are started."""
+    constrained = bool(environment.get("CGROUPS"))
     return {
         _KUBERNETES: chosen(layout, environment),
-        _SITE: Site(layout, environment.get("SLURM") or DEFAULT_VERSION),
+        _SITE: Site(layout, environment.get("SLURM") or DEFAULT_VERSION, constrained=constrained),
         _REGISTRY: Registry(layout),
         metrics_server.NAME: metrics_server.MetricsServer(layout),
     }

@@ -5,7 +5,7 @@
 | `rootfs`, `debian`, `apt`, `cached` | the root file system, how Debian trees are made, where packages come from, made once |
 | `pyslurm` | pyslurm for one of the Slurms, built when a test asks for it |
 | `mounts`, `holder`, `namespace` | what the site sees, the process that keeps it, entering and ending it |
-| `configuration`, `slurm` | Slurm's files and daemons |
+| `configuration`, `slurm`, `cgroups` | Slurm's files and daemons; the kernel's limits of its jobs |
 | `sshd`, `wrappers`, `users` | the ways in: SSH, and Slurm's commands as alice |
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from testbed import progress
 from testbed.paths import PROJECT_ROOT, Layout
 from testbed.ports import ADDRESS
-from testbed.site import configuration, rootfs, users, wrappers
+from testbed.site import cgroups, configuration, rootfs, users, wrappers
 from testbed.site.namespace import HOLDER, Namespace
 from testbed.site.slurm import Slurm
 from testbed.site.sshd import Sshd
@@ -26,21 +26,23 @@ DEFAULT_VERSION = "24.11"
 
 
 class Site:
-    """The site with one Slurm version; a component of the testbed."""
+    """The site with one Slurm version, with or without cgroups; a component of the testbed."""
 
-    def __init__(self, layout: Layout, version: str = DEFAULT_VERSION) -> None:
+    def __init__(self, layout: Layout, version: str = DEFAULT_VERSION, *, constrained: bool = False) -> None:
         self._layout = layout
         self._version = version
+        self._constrained = constrained
         self._namespace = Namespace(layout)
-        self._slurm = Slurm(layout, self._namespace, version)
+        self._slurm = Slurm(layout, self._namespace, version, cgroups=constrained)
         self._sshd = Sshd(layout, self._namespace)
 
     def ensure(self) -> None:
         """Build, start and repair the site; returns when jobs can be submitted and alice can log in. Idempotent.
 
         Raises:
-            TestbedError: something does not come up, or another version is up.
+            TestbedError: something does not come up, or a site of another kind is up.
         """
+        cgroups.claim(self._layout, wanted=self._constrained, made=self._namespace.tree is not None)
         ensure_namespace(self._layout, self._version)
         with progress.step(f"Starting Slurm {self._version} and sshd"):
             self._sshd.ensure()
@@ -52,6 +54,7 @@ class Site:
         self._slurm.stop()
         self._sshd.stop()
         self._namespace.release()
+        cgroups.release(self._layout)
 
     def status(self) -> list[tuple[str, str]]:
         """Return what runs and what does not, without waiting for anything."""

@@ -54,8 +54,23 @@ _CPU_NODES = ",".join(node.name for node in NODES if not node.gpus)
 _GPU_NODES = ",".join(node.name for node in NODES if node.gpus)
 
 
-def slurm_conf(layout: Layout) -> str:
-    """Return slurm.conf: quick to start jobs and to forget them, but with the limits and checks of a real site."""
+# Each job's slurmstepd looks at every process of the machine now and then, and all nodes are one.
+_WATCHED = """\
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherParams=OverMemoryKill"""
+_CONSTRAINED = """\
+ProctrackType=proctrack/cgroup
+TaskPlugin=task/cgroup,task/affinity
+JobAcctGatherType=jobacct_gather/cgroup"""
+
+
+def slurm_conf(layout: Layout, *, cgroups: bool = False) -> str:
+    """Return slurm.conf: quick to start jobs and to forget them, but with the limits and checks of a real site.
+
+    Jobs are kept to what they asked for by the kernel where there are ``cgroups``, else Slurm looks at their memory alone.
+    """
     last_srun = layout.port(Port.SRUN, _SRUN_PORTS - 1)
     return f"""\
 ClusterName={CLUSTER}
@@ -80,13 +95,8 @@ ReturnToService=2
 MailProg=/bin/true
 SlurmdTimeout=60
 SlurmctldTimeout=60
-# No cgroups: the testbed must do without systemd and a writable cgroup tree.
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/linux
-# Each job's slurmstepd looks at every process of the machine, and all nodes are one.
+{_CONSTRAINED if cgroups else _WATCHED}
 JobAcctGatherFrequency=task=10
-JobAcctGatherParams=OverMemoryKill
 MpiDefault=none
 
 SelectType=select/cons_tres
@@ -136,8 +146,10 @@ def gres_conf() -> str:
     return "\n".join(lines) + "\n"
 
 
-def cgroup_conf(version: str) -> str:
+def cgroup_conf(version: str, *, cgroups: bool = False) -> str:
     """Return cgroup.conf; the plugin can be disabled from Slurm 23.02 on, and the word is an error before."""
+    if cgroups:
+        return "CgroupPlugin=cgroup/v1\nConstrainCores=yes\nConstrainRAMSpace=yes\nConstrainDevices=yes\n"
     return "" if version < "23.02" else "CgroupPlugin=disabled\n"
 
 

@@ -16,7 +16,9 @@ from testbed.paths import PROJECT_ROOT, Layout
 Command = tuple[str, ...]
 
 GPU_DEVICE = "/dev/gpu"
-"""Followed by a number; opens like /dev/null."""
+"""Followed by a number. No driver is behind it: to open it is ENXIO, or EPERM where Slurm keeps a job from the device."""
+_LOCAL_USE = 240
+"""A major number that the kernel leaves to experiments: Documentation/admin-guide/devices.txt."""
 
 IMAGES = "/opt/slurmlet/images"
 """The cached container images, for the registry to be filled from."""
@@ -103,7 +105,7 @@ def _dev(dev: Path, gpus: Iterable[int]) -> Iterable[Command]:
     yield _node(f"{dev}/ptmx", 5, 2)
     yield _node(f"{dev}/fuse", 10, 229)
     for number in gpus:
-        yield _node(f"{dev}/{Path(GPU_DEVICE).name}{number}", 1, _DEVICES["null"])
+        yield _node(f"{dev}/{Path(GPU_DEVICE).name}{number}", _LOCAL_USE, number)
     for name, target in _LINKS.items():
         yield "ln", "-s", target, f"{dev}/{name}"
 

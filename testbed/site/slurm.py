@@ -27,12 +27,13 @@ DAEMONS = ("munged", "mariadbd", "slurmdbd", *_SLURMDS, "slurmctld", "slurmrestd
 
 
 class Slurm:
-    """The cluster in one site namespace, which must be up."""
+    """The cluster in one site namespace, which must be up. With ``cgroups`` the kernel keeps its jobs to their resources."""
 
-    def __init__(self, layout: Layout, namespace: Namespace, version: str) -> None:
+    def __init__(self, layout: Layout, namespace: Namespace, version: str, *, cgroups: bool) -> None:
         self._layout = layout
         self._site = namespace
         self._version = version
+        self._cgroups = cgroups
 
     def ensure(self) -> None:
         """Start what does not run and return when every node can take jobs; idempotent, repairs a daemon that died.
@@ -86,9 +87,10 @@ class Slurm:
             if not site.exists(path):
                 site.write(path, os.urandom(128), owner=owner, mode=0o400)
         directory = configuration.DIRECTORY
-        site.write(configuration.SLURM_CONF, configuration.slurm_conf(layout))
+        site.write(configuration.SLURM_CONF, configuration.slurm_conf(layout, cgroups=self._cgroups))
         site.write(f"{directory}/gres.conf", configuration.gres_conf())
-        site.write(f"{directory}/cgroup.conf", configuration.cgroup_conf(self._version))
+        cgroup_conf = configuration.cgroup_conf(self._version, cgroups=self._cgroups)
+        site.write(f"{directory}/cgroup.conf", cgroup_conf)
         site.write(f"{directory}/slurmdbd.conf", configuration.slurmdbd_conf(layout), owner=users.SLURM, mode=0o600)
 
     def _start_mariadb(self) -> None:

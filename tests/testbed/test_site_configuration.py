@@ -36,6 +36,14 @@ def test_cgroup_plugin_is_disabled_only_where_slurm_knows_the_word() -> None:
     assert configuration.cgroup_conf("24.11") == "CgroupPlugin=disabled\n"
 
 
+def test_the_kernel_keeps_jobs_to_their_resources_where_it_is_asked_to() -> None:
+    text = configuration.slurm_conf(LAYOUT, cgroups=True)
+    assert "TaskPlugin=task/cgroup,task/affinity\n" in text
+    assert "OverMemoryKill" not in text
+    assert "ConstrainRAMSpace=yes\n" in configuration.cgroup_conf("22.05", cgroups=True)
+    assert len(re.findall("ProctrackType=", text)) == len(re.findall("ProctrackType=", SLURM_CONF)) == 1
+
+
 def test_accounts_are_made_before_the_users_in_them() -> None:
     commands = configuration.accounting()
     kinds = [command[1] for command in commands if command[0] == "add"]
