@@ -51,7 +51,7 @@ def release(layout: Layout, mounted: Path = _MOUNTED) -> None:
         _mark(layout).unlink()
 
 
-def lacking(mounted: Path) -> list[str]:
+def lacking(mounted: Path = _MOUNTED) -> list[str]:
     """Return the hierarchies that Slurm needs and that are not mounted there, or not to be written to."""
     return [name for name in _CONTROLLERS if not os.access(mounted / name / "tasks", os.W_OK)]
 

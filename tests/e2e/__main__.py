@@ -1,8 +1,9 @@
 """``python -m tests.e2e``: all end-to-end tests in one go, several at once where they do not disturb each other.
 
-Three pytest processes run beside each other, for most of a test is waiting. Two share the testbed that is up: one begins
+Pytest processes run beside each other, for most of a test is waiting. Two of them share the testbed that is up: one begins
 the waits of minutes and, after others that mostly wait and the slow unit tests, looks at what came of them; one runs most
-files, two at a time. The third runs the files that disturb others, one by one, on a testbed of their own.
+files, two at a time. The third runs the files that disturb others, one by one, on a testbed of their own. Meanwhile a
+fourth runs, for less than a minute, what needs a site with cgroups, where this machine has any.
 """
 
 import os
@@ -16,11 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testbed.progress import say
+from testbed.site import cgroups
 from tests import totals
 
 from .testbed import TESTBED, environment_beside
 
 _AT_ONCE = "2"
+_TOGETHER = "e2e and not last and not alone and not cgroups"
 _NO_TESTS = 5  # pytest's exit code
 _HEARTBEAT_SECONDS = 30.0
 
@@ -70,19 +73,26 @@ def main(options: Sequence[str]) -> int:
     begun = time.monotonic()
     for old in totals.REPORTS.glob("e2e-*.xml"):
         old.unlink()
-    own = environment_beside("alone", 2)
+    own, constrained = environment_beside("alone", 2), environment_beside("cgroups", 4) | {"CGROUPS": "1"}
+    missing = cgroups.lacking()
     try:
         with ExitStack() as stack:
-            waits = stack.enter_context(_meanwhile(_pytest("e2e-last", "slow or (e2e and last)", *options), os.environ))
-            alone = stack.enter_context(_meanwhile(_pytest("e2e-alone", "e2e and alone", *options), own))
-            together = _pytest(
-                "e2e-together", "e2e and not last and not alone", "-n", _AT_ONCE, "--dist", "loadfile", *options
-            )
+            lanes = [
+                stack.enter_context(_meanwhile(_pytest("e2e-last", "slow or (e2e and last)", *options), os.environ)),
+                stack.enter_context(_meanwhile(_pytest("e2e-alone", "e2e and alone", *options), own)),
+            ]
+            if not missing:
+                argv = _pytest("e2e-cgroups", "e2e and cgroups", *options)
+                lanes.append(stack.enter_context(_meanwhile(argv, constrained)))
+            together = _pytest("e2e-together", _TOGETHER, "-n", _AT_ONCE, "--dist", "loadfile", *options)
             codes = [subprocess.run(together, check=False).returncode]
             say("The tests that wait for minutes, and those that have a testbed of their own, have run meanwhile …")
-            codes += [waits.wait(), alone.wait()]
+            codes += [lane.wait() for lane in lanes]
     finally:
-        subprocess.run([*TESTBED, "down"], env=own, check=False)
+        for environment in (own, constrained):
+            subprocess.run([*TESTBED, "down"], env=environment, check=False)
+    if missing:
+        say(f"Not run, for want of cgroup v1's {', '.join(missing)} on this machine: what needs a site with cgroups")
     print(f"End-to-end tests: {totals.told('e2e-')}, in {time.monotonic() - begun:.0f} s", flush=True)
     return max(0 if code == _NO_TESTS else abs(code) for code in codes)
 

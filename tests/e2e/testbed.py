@@ -22,12 +22,16 @@ COMMAND_SECONDS = 60
 
 
 def environment_beside(name: str, index: int) -> dict[str, str]:
-    """Return the environment of another testbed than ours: a directory of its own, and the ports ``index`` spans above."""
+    """Return the environment of another testbed than ours: a directory of its own, and the ports ``index`` spans above.
+
+    Without cgroups, which one testbed at a time can have.
+    """
     ours = Layout.from_environment()
     return {
         **os.environ,
         STATE_VARIABLE: f"{ours.state}-{name}",
         BASE_VARIABLE: str(ours.port_base + index * SPAN),
+        "CGROUPS": "",
     }
 
 
