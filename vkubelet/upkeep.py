@@ -2,13 +2,15 @@
 
 One cheap read per object and round, however many pods use it: its metadata, from the API server's own cache. Only where
 the version is another one than a pod's volumes were made of is anything fetched, and only what then differs is written.
-(A watch would be one connection per object, for a node's own credential may watch single objects only.) A round takes
-30 s, longer where objects are thousands; immutable objects are not looked at again. Tokens are renewed by ``tokens``'
+(A watch would be one connection per object, for a node's own credential may watch single objects only.) Every object has
+its own second of a round of 30 s, whoever else is looked at, so that a change is in its pods within a minute; only where
+there are thousands a round takes longer. Immutable objects are not looked at again. Tokens are renewed by ``tokens``'
 rule, while the job still queues too, so that the token is good when a container starts.
 """
 
 import asyncio
 import hashlib
+import itertools
 import logging
 import random
 import time
@@ -34,13 +36,17 @@ from .workqueue import Backoff, WorkQueue
 
 log = logging.getLogger(__name__)
 
-_ROUND_SECONDS = 30.0
+_SLOTS = 30  # of a round, a second each
+_SLOT_SECONDS = 1.0
 _MOST_READS_PER_SECOND = 150.0
 _CONCURRENT_READS = 8
 _WORKERS = 8
 _FIRST_LOOK_SECONDS = 20.0  # an agent that starts anew looks at all pods, but not at once
 _BACKOFF = (1.0, 30.0)
 _FROZEN = "immutable"
+
+_Object = tuple[str, Reference]
+"""An object: its namespace, and what names it there."""
 
 
 @dataclass(slots=True)
@@ -69,15 +75,15 @@ class Upkeep:
         warn: Callable[[Pod, str, str], None],
         *,
         clock: Callable[[], float] = time.monotonic,
-        round_seconds: float = _ROUND_SECONDS,
     ) -> None:
         self._content = content
         self._provider = provider
         self._find = find
         self._warn = warn
         self._clock = clock
-        self._round_seconds = round_seconds
         self._kept: dict[PodUid, _Kept] = {}
+        self._slots: list[dict[_Object, set[PodUid]]] = [{} for _ in range(_SLOTS)]
+        self._looked_at: set[_Object] = set()
         self._queue: WorkQueue[PodUid] = WorkQueue(
             self._refresh, name="volumes of pod", workers=_WORKERS, backoff=Backoff(*_BACKOFF)
         )
@@ -102,15 +108,30 @@ class Upkeep:
     def drop(self, uid: PodUid) -> None:
         """The pod has ended."""
         self._content.forget(uid)
-        if self._kept.pop(uid, None) is not None:
+        if (kept := self._kept.pop(uid, None)) is not None:
             self._queue.forget(uid)
+            for reference in kept.references:
+                self._remove_user((kept.namespace, reference), uid)
 
     def _keep(self, pod: Pod) -> _Kept | None:
         sources = ("config_map", "secret", "projected", "downward_api")
         if not any(getattr(volume, source) is not None for volume in pod.spec.volumes for source in sources):
             return None
+        uid = PodUid(pod.metadata.uid)
         kept = _Kept(pod.metadata.namespace, content_references(pod), _facts(pod), self._clock())
-        return self._kept.setdefault(PodUid(pod.metadata.uid), kept)
+        for reference in kept.references:
+            item = kept.namespace, reference
+            self._slot(item).setdefault(item, set()).add(uid)
+        return self._kept.setdefault(uid, kept)
+
+    def _slot(self, item: _Object) -> dict[_Object, set[PodUid]]:
+        return self._slots[hash(item) % _SLOTS]
+
+    def _remove_user(self, item: _Object, uid: PodUid) -> None:
+        slot = self._slot(item)
+        slot[item].discard(uid)
+        if not slot[item]:
+            del slot[item]
 
     def _mark(self, uid: PodUid, kept: _Kept) -> None:
         kept.changed_at = self._clock()
@@ -136,36 +157,35 @@ class Upkeep:
 
     async def _look_forever(self) -> None:
         limit = asyncio.Semaphore(_CONCURRENT_READS)
-        while True:
-            started = self._clock()
-            self._renew_due()
-            users = self._users()
-            pause = max(self._round_seconds / (len(users) + 1), 1 / _MOST_READS_PER_SECOND)
-            async with asyncio.TaskGroup() as group:
-                for (namespace, reference), uids in users.items():
-                    await asyncio.sleep(pause)
-                    group.create_task(self._look(namespace, reference, uids, limit), name=f"look at {reference.name}")
-            await asyncio.sleep(max(pause, self._round_seconds - (self._clock() - started)))
+        async with asyncio.TaskGroup() as group:
+            for slot in itertools.cycle(self._slots):
+                started = self._clock()
+                if slot is self._slots[0]:
+                    self._renew_due()
+                for item in [item for item, uids in slot.items() if self._worth_a_look(item, uids)]:
+                    self._looked_at.add(item)
+                    group.create_task(self._look(*item, limit), name=f"look at {item[1].name}")
+                    await asyncio.sleep(1 / _MOST_READS_PER_SECOND)
+                await asyncio.sleep(max(0.0, started + _SLOT_SECONDS - self._clock()))
 
-    def _users(self) -> dict[tuple[str, Reference], list[PodUid]]:
-        users: dict[tuple[str, Reference], list[PodUid]] = {}
-        for uid, kept in self._kept.items():
-            for reference in kept.references:
-                if kept.versions.get(reference) != _FROZEN:
-                    users.setdefault((kept.namespace, reference), []).append(uid)
-        return users
+    def _worth_a_look(self, item: _Object, uids: set[PodUid]) -> bool:
+        frozen = all(self._kept[uid].versions.get(item[1]) == _FROZEN for uid in uids)
+        return not frozen and item not in self._looked_at
 
-    async def _look(self, namespace: str, reference: Reference, uids: list[PodUid], limit: asyncio.Semaphore) -> None:
-        async with limit:
-            try:
+    async def _look(self, namespace: str, reference: Reference, limit: asyncio.Semaphore) -> None:
+        item = namespace, reference
+        try:
+            async with limit:
                 version = await self._content.reads.version(namespace, reference)
-            except KubeError as error:
-                log.warning("looking at %s %s/%s: %s", reference.kind, namespace, reference.name, error)
-                return
+        except KubeError as error:
+            log.warning("looking at %s %s/%s: %s", reference.kind, namespace, reference.name, error)
+            return
+        finally:
+            self._looked_at.discard(item)
         now = self._clock()
-        for uid in uids:
-            kept = self._kept.get(uid)
-            if kept is not None and kept.versions.get(reference) not in {version, _FROZEN}:
+        for uid in self._slot(item).get(item, ()):
+            kept = self._kept[uid]
+            if kept.versions.get(reference) not in {version, _FROZEN}:
                 kept.changed_at = now
                 self._queue.add(uid)
 

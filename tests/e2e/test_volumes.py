@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -146,6 +147,12 @@ def lister(pods: Pods) -> tuple[Manifest, Manifest]:
 
 def seen(pods: Pods) -> list[str]:
     return pods.kubectl("logs", "live").splitlines()
+
+
+def last_write(pods: Pods, kind: str, name: str) -> datetime:
+    """When an object was last written, in whole seconds, as the API server tells."""
+    found = json.loads(pods.kubectl("get", kind, name, "--output=json", "--show-managed-fields"))
+    return max(datetime.fromisoformat(write["time"]) for write in found["metadata"]["managedFields"])
 
 
 def test_37_env_order_expansion_prefix_and_optional_references(pods: Pods, node: Agent, live: str) -> None:
@@ -361,7 +368,11 @@ def test_40_41_content_changes_under_a_running_pod_at_once_and_sub_path_does_not
         last = seen(pods)[-1]
         return last.startswith("22 new 2") and 'team="green"' in last
 
-    wait_until("the new content", changed, seconds=90)
+    wait_until("the new content", changed, seconds=60)
+    written = last_write(pods, "configmap", "live")
+    stamped = (line.partition(" ") for line in pods.kubectl("logs", "live", "--timestamps").splitlines())
+    arrived = next(datetime.fromisoformat(when) for when, _, line in stamped if line.startswith("22 new 2"))
+    assert (arrived - written).total_seconds() < 60
     lines = seen(pods)
     assert {line.split()[0] for line in lines} == {"11", "22"}, "both keys change together"
     assert all(line.endswith("sub=1") for line in lines)

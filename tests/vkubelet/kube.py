@@ -11,12 +11,16 @@ from vkubelet.kube import Changed, Json, Listed, Patch
 
 
 class FakeKube:
-    """``objects`` by path; ``writes`` are all writes as (verb, path, body); ``fail`` raises before a write."""
+    """``objects`` by path; ``writes`` are all writes as (verb, path, body); ``fail`` raises before a write.
+
+    Reads of what is ``silent`` have no answer.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[str, Json] = {}
         self.writes: list[tuple[str, str, Json]] = []
         self.reads: list[str] = []
+        self.silent: set[str] = set()
         self.fail: Callable[[str, str], KubeError | None] = lambda _verb, _path: None
         self.creations: dict[str, Callable[[Json], Json]] = {}
         self._versions = itertools.count(1)
@@ -55,6 +59,8 @@ class FakeKube:
     async def get(self, path: str, **_parameters: str) -> Json:
         self.reads.append(path)
         await asyncio.sleep(0)
+        if path in self.silent:
+            await asyncio.Event().wait()
         if path not in self.objects:
             raise NotFoundError(path)
         return copy.deepcopy(self.objects[path])

@@ -4,6 +4,7 @@ import asyncio
 import base64
 from collections.abc import Coroutine
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 from slurm_plugin.contract import PodContent
@@ -220,6 +221,52 @@ def test_a_pod_that_ended_is_left_alone() -> None:
         kept.kube.put(f"{MAPS}/a", {"data": {"k": "2"}})
         await asyncio.sleep(5 * ROUND)
         assert (kept.writes, kept.kube.reads) == ([], [])
+        task.cancel()
+
+    run(scenario())
+
+
+def test_a_pods_objects_are_looked_at_every_half_minute_whoever_comes_and_goes() -> None:
+    async def scenario(begun: float) -> None:
+        kept = Kept()
+        task = await started(kept)
+        await asyncio.sleep(begun)
+        for number in range(200):
+            kept.kube.put(f"{MAPS}/{number}", {"data": {"k": "1"}})
+            await kept.submit(kept.pod(f"p{number}", {"configMap": {"name": str(number)}}))
+        looked = {name: [asyncio.get_running_loop().time()] for name in ("0", "100", "199")}
+        for second in range(150):
+            kept.kube.reads.clear()
+            await asyncio.sleep(1)
+            for name, times in looked.items():
+                times += [asyncio.get_running_loop().time()] * (f"{MAPS}/{name}" in kept.kube.reads)
+            if second in range(40, 140):
+                for number in (second - 40, 238 - second):  # those at the front go, and those at the end
+                    if str(number) not in looked:
+                        kept.upkeep.drop(PodUid(f"p{number}"))
+        for times in looked.values():
+            gaps = [after - before for before, after in pairwise(times)]
+            assert max(gaps) < 32
+            assert len(gaps) <= 6
+        task.cancel()
+
+    for begun in (0.0, 1.0, 17.0, 29.0):
+        run(scenario(begun))
+
+
+def test_an_answer_that_does_not_come_holds_up_no_other_object() -> None:
+    async def scenario() -> None:
+        kept = Kept()
+        for name in ("a", "b"):
+            kept.kube.put(f"{MAPS}/{name}", {"data": {"k": "1"}})
+            await kept.submit(kept.pod(name, {"configMap": {"name": name}}))
+        kept.kube.silent.add(f"{MAPS}/a")
+        task = await started(kept)
+        await asyncio.sleep(3 * ROUND)
+        kept.kube.put(f"{MAPS}/b", {"data": {"k": "2"}})
+        await asyncio.sleep(ROUND)
+        assert kept.writes == [("b", {"v0": {"k": b"2"}})]
+        assert kept.kube.reads.count(f"{MAPS}/a") <= 2, "nor is it asked for again meanwhile"
         task.cancel()
 
     run(scenario())
