@@ -3,7 +3,9 @@
 What Slurm without cgroups makes of a job above its memory is in ``test_states``; the runner alone in a cgroup in ``test_runner_apptainer``.
 """
 
+import os
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,8 +22,7 @@ MOUNTED = Path("/sys/fs/cgroup")
 # Far more than the 64 MiB it asks for and the 256 MiB that the runner has beside them.
 TAKE_IT_ALL = "head -c 600000000 /dev/zero | tail -c 500000000 > /dev/null"
 AGAIN = f"if [ -e /state/again ]; then echo again; exit 0; fi; touch /state/again; {TAKE_IT_ALL}"
-# What a process holds goes with it; what it wrote into memory stays, and the kernel goes on killing until nobody is left.
-FILL = "sleep 2; while :; do cat /dev/zero; done > /dev/shm/full 2>/dev/null"
+CHILD = f"{TAKE_IT_ALL}; echo survived; sleep 1000"
 WAITS = "trap 'exit 0' TERM; while :; do sleep 0.2; done"
 # It does not hear of TERM, and it left its session.
 STAYS = "trap '' TERM; setsid sleep 1000 & nproc; cat /proc/self/cgroup; while :; do sleep 0.2; done"
@@ -38,7 +39,7 @@ def agent(testbed: Testbed) -> Iterator[Agent]:
 def pods(testbed: Testbed, agent: Agent) -> Iterator[Pods]:
     """All pods of this module, from the start."""
     for here in make_pods(testbed, agent):
-        here.apply(beside_a_neighbour(agent), twice(agent), filling(agent), staying(agent))
+        here.apply(beside_a_neighbour(agent), twice(agent), left_alone(agent), staying(agent))
         yield here
 
 
@@ -56,8 +57,8 @@ def twice(agent: Agent) -> Manifest:
     return pod
 
 
-def filling(agent: Agent) -> Manifest:
-    return manifest("filling", agent, "sh", "-c", FILL)
+def left_alone(agent: Agent) -> Manifest:
+    return manifest("left", agent, "sh", "-c", CHILD)
 
 
 def staying(agent: Agent) -> Manifest:
@@ -111,12 +112,26 @@ def test_a_container_that_succeeds_the_second_time_makes_a_pod_that_succeeded_wh
     assert pods.status("twice")["phase"] == "Succeeded"
 
 
-def test_memory_that_outlives_its_process_takes_the_runner_too_and_the_pod_is_told_by_slurms_word(pods: Pods) -> None:
-    status = pods.wait_phase("filling", "Failed")
-    main = pods.terminated("filling")
+def runner_of(job: str) -> int:
+    """The pid of a job's runner: the one process in the cgroup of its batch script whose parent is outside, in slurmd's hands."""
+    (cgroup,) = (MOUNTED / "memory").glob(f"slurm_*/uid_*/job_{job}/step_batch/task_0")
+    inside = (cgroup / "cgroup.procs").read_text().split()
+    parents = {pid: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1] for pid in inside}
+    (runner,) = (int(pid) for pid, parent in parents.items() if parent not in inside)
+    return runner
+
+
+def test_where_the_kernel_takes_the_runner_too_the_pod_is_told_by_slurms_word(pods: Pods) -> None:
+    """It takes containers first, so that is done here in its place: the rest is as if nobody else had been left to take."""
+    wait_until("its child to be killed", lambda: pods.kubectl("logs", "left") == "Killed\nsurvived\n")
+    pods.wait_phase("left", "Running")
+    (job,) = pods.jobs("left")
+    os.kill(runner_of(job), signal.SIGKILL)
+    status = pods.wait_phase("left", "Failed")
+    main = pods.terminated("left")
     assert (main["reason"], main["exitCode"]) == ("OOMKilled", 137), status
-    assert main["message"].endswith("used more memory than it asked for"), "the runner's own word has none"
-    assert slurm_calls(pods, "filling") == "OUT_OF_MEMORY"
+    assert main["message"] == f"Slurm job {job} used more memory than it asked for"
+    assert slurm_calls(pods, "left") == "OUT_OF_MEMORY"
 
 
 def test_a_pod_of_one_cpu_has_one_and_all_that_enters_it_is_in_the_jobs_cgroup_until_nothing_is_left(
