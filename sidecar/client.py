@@ -24,9 +24,11 @@ from slurm_plugin.contract import (
     PodConnection,
     PodContent,
     PodIdentity,
+    PodReport,
     PodUsage,
     Reachable,
     Report,
+    Snapshot,
 )
 from slurm_plugin.errors import ConfigurationError, HostError, SlurmletError, SlurmUnavailableError, TransportError
 from slurm_plugin.job import JobId, PodUid
@@ -161,6 +163,7 @@ class SidecarProvider:
                             told = line.report
                             yield told
                     else:
+                        self._note_users(line.report)
                         yield line.report
             except SlurmletError as error:
                 away = Reachable(str(error))
@@ -172,6 +175,12 @@ class SidecarProvider:
                 yield away
             await asyncio.sleep(_RETRY_SECONDS[min(failures_so_far, len(_RETRY_SECONDS) - 1)])
             failures_so_far += 1
+
+    def _note_users(self, report: Snapshot | PodReport) -> None:
+        """Remember whose jobs pods have, for a sidecar that is started anew with another policy."""
+        for each in report.reports if isinstance(report, Snapshot) else (report,):
+            if each.user and self._pods is not None and (known := self._pods.get(each.uid)) is not None:
+                self._pods[each.uid] = replace(known, job_id=each.job_id, job_user=each.user)
 
     async def _lines(self, epoch: str, sequence: int) -> AsyncGenerator[wire.Line, None]:
         query = f"?epoch={quote(epoch)}&sequence={sequence}"

@@ -27,7 +27,8 @@ MOUNTS = INTERLINK + "singularity-mounts"
 JOB_ID = OURS + "job-id"
 JOB_PARTITION = OURS + "job-partition"
 JOB_NODES = OURS + "job-nodes"
-_WRITTEN = frozenset({JOB_ID, JOB_PARTITION, JOB_NODES})
+JOB_USER = OURS + "job-user"
+_WRITTEN = frozenset({JOB_ID, JOB_PARTITION, JOB_NODES, JOB_USER})
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +199,11 @@ def _read(key: str, value: str, read: Callable[[str], Any]) -> Any:
         raise InvalidAnnotationError(annotation_path(key), f"{shorten(value, 80)!r}: {error}") from error
 
 
-def job_annotations(job_id: JobId, job: JobStatus | None) -> dict[str, str]:
-    """Return what the agent writes on a pod about its job; the partition and nodes once Slurm has chosen them."""
-    said = {JOB_ID: str(job_id), JOB_PARTITION: job.partition if job else "", JOB_NODES: job.node_list if job else ""}
+def job_annotations(job_id: JobId, job: JobStatus | None, user: str = "") -> dict[str, str]:
+    """Return what the agent writes on a pod about its job; the partition and nodes once Slurm has chosen them.
+
+    ``user``: whose job it is, "" where the policy names no users.
+    """
+    partition, nodes = (job.partition, job.node_list) if job else ("", "")
+    said = {JOB_ID: str(job_id), JOB_PARTITION: partition, JOB_NODES: nodes, JOB_USER: user}
     return {key: value for key, value in said.items() if value}

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from .annotations import JOB_ID
+from .annotations import JOB_ID, JOB_USER
 from .claims import PersistentVolume
 from .cluster import Cluster
 from .job import JobId, JobStatus, PodUid
@@ -51,6 +51,7 @@ class PodReport:
     ``job`` is Slurm's word, ``runner`` the runner's; either may be None while unknown. ``absent``: slurmctld was asked
     and does not know the job any more, accounting was asked too, and ``job`` is what it knew of the job's end, if
     anything. ``stray``: whose pod it is was not told (``Tenanted``), so that nothing but its end may come of this.
+    ``user``: the Slurm user whose job it is, "" where the policy names none. ``trouble``: why nothing is known of it now.
     """
 
     uid: PodUid
@@ -61,6 +62,8 @@ class PodReport:
     runner: RunnerState | None
     absent: bool = False
     stray: bool = False
+    user: str = ""
+    trouble: str = ""
 
     @property
     def over(self) -> bool:
@@ -235,7 +238,8 @@ class Editable(Protocol):
 class PodIdentity:
     """What of a Pod object decides whose pod it is: the API server's word, never the site's.
 
-    ``job_id``: the job that was written on it (``annotations.JOB_ID``), None while none was.
+    ``job_id``: the job that was written on it (``annotations.JOB_ID``), None while none was; ``job_user``: whose it is
+    by what was written on it (``annotations.JOB_USER``), "" if nothing was.
     """
 
     uid: PodUid
@@ -243,13 +247,18 @@ class PodIdentity:
     name: str
     service_account: str
     job_id: JobId | None = None
+    job_user: str = ""
 
     @classmethod
     def of(cls, pod: Pod) -> "PodIdentity":
         """Return a pod's identity."""
-        metadata = pod.metadata
-        job_id = JobId(metadata.annotations.get(JOB_ID, "")) or None
-        return cls(PodUid(metadata.uid), metadata.namespace, metadata.name, pod.spec.service_account_name, job_id)
+        metadata, account = pod.metadata, pod.spec.service_account_name
+        return cls(PodUid(metadata.uid), metadata.namespace, metadata.name, account, *job_on(metadata.annotations))
+
+
+def job_on(annotations: Mapping[str, str]) -> tuple[JobId | None, str]:
+    """Return the job that was written on a pod, and whose it is."""
+    return JobId(annotations.get(JOB_ID, "")) or None, annotations.get(JOB_USER, "")
 
 
 @runtime_checkable

@@ -7,6 +7,9 @@ it first, and of a pod its own user's provider alone is heard.
 The policy may have said otherwise when the pod was submitted. Then it is that user's to its end: of whom Slurm itself says
 that they have the job that is written on the Pod object. Of the two neither alone is believed: a job under the pod's name
 any user can have, and what is written on a pod its namespace's users can change.
+
+A user whom the policy names no more can't be asked. Of a pod that by what is written on it has a job of such a user's, and of
+which its own user knows nothing, nothing is concluded: else its job would be called lost, and run a second time.
 """
 
 import logging
@@ -135,13 +138,31 @@ class Tenancy:
 
         Raises PolicyError if that is nobody, SlurmUnavailableError while it may yet turn out to have a former user's job.
         """
-        pod, owner = self._pods[uid]
-        for tenant in self._undecided(pod, owner):
-            tenant.check_known()
-            raise SlurmUnavailableError(f"it is not known yet whether {tenant.name} has job {pod.job_id}")
+        self.check_decided(uid)
+        pod, _ = self._pods[uid]
         owner = self.tenant_of(pod)
         self._pods[uid] = pod, owner
         return owner
+
+    def trouble(self, uid: PodUid) -> str:
+        """Return why a pod must be left as it is: its job is that of a user whom no rule names any more. "" if nothing is."""
+        if uid not in self._pods:
+            return ""
+        pod, owner = self._pods[uid]
+        named = not pod.job_user or pod.job_user in self._tenants
+        if named or pod.job_id is None or (owner is not None and owner.heard(uid) is not None):
+            return ""
+        return f"as user {pod.job_user}: no rule of the policy names this user any more, whose job {pod.job_id} is"
+
+    def check_decided(self, uid: PodUid) -> None:
+        """Raise SlurmUnavailableError for a pod that must be left as it is, or while it may turn out to have a former user's job."""
+        if trouble := self.trouble(uid):
+            raise SlurmUnavailableError(trouble)
+        if uid in self._pods:
+            pod, owner = self._pods[uid]
+            for tenant in self._undecided(pod, owner):
+                tenant.check_known()
+                raise SlurmUnavailableError(f"it is not known yet whether {tenant.name} has job {pod.job_id}")
 
     def _undecided(self, pod: PodIdentity, owner: Tenant | None) -> list[Tenant]:
         """Return the users of whom it is not known yet whether they have the job that is written on a pod of no known job."""
@@ -195,9 +216,11 @@ class Tenancy:
             heard = None if holder is None else holder.heard(uid)
             return None if heard is None else replace(heard, stray=True)
         pod, owner = self._pods[uid]
-        if (owner is not None and owner.reports is None) or self._undecided(pod, owner):
-            return PodReport(uid, pod.namespace, pod.name, None, None, None)
-        return None if owner is None else owner.heard(uid)
+        trouble = self.trouble(uid)
+        if trouble or (owner is not None and owner.reports is None) or self._undecided(pod, owner):
+            return PodReport(uid, pod.namespace, pod.name, None, None, None, trouble=trouble)
+        heard = None if owner is None else owner.heard(uid)
+        return heard if heard is None or owner is None else replace(heard, user=owner.user or "")
 
     def reports(self) -> tuple[PodReport, ...]:
         """Return what is known of every pod's job."""

@@ -95,12 +95,14 @@ class TenantProvider:
 
     async def terminate(self, uid: PodUid, grace_seconds: int) -> None:
         """Ask for the end of the pod; one that no provider knows is a no-op."""
+        self._tenancy.check_decided(uid)
         if (tenant := self._tenancy.holder(uid)) is not None:
             tenant.check_known()
             await tenant.provider.terminate(uid, grace_seconds)
 
     async def forget(self, uid: PodUid) -> None:
         """Remove what is left of an ended pod; what another user has under its UID is told after that."""
+        self._tenancy.check_decided(uid)
         if (tenant := self._tenancy.holder(uid)) is not None:
             tenant.check_known()
             await tenant.provider.forget(uid)
@@ -110,13 +112,14 @@ class TenantProvider:
         self._mailbox.tell(uid)
 
     async def update(self, uid: PodUid, content: PodContent) -> None:
-        """Swap a live pod's volume content."""
-        if (tenant := self._tenancy.owner(uid)) is not None:
+        """Swap a live pod's volume content. One that must be left as it is is."""
+        if (tenant := self._tenancy.owner(uid)) is not None and not self._tenancy.trouble(uid):
             tenant.check_known()
             await tenant.provider.update(uid, content)
 
     def _provider(self, uid: PodUid) -> Provider:
-        """Return the provider of the user whose pod it is. Raises PodNotFoundError."""
+        """Return the provider of the user whose pod it is. Raises PodNotFoundError, SlurmUnavailableError."""
+        self._tenancy.check_decided(uid)
         owner = self._tenancy.owner(uid)
         if owner is None:
             raise PodNotFoundError(f"no pod with UID {uid} has run here")

@@ -107,14 +107,14 @@ class Sites:
         self._lines: dict[tuple[str, str | None], tuple[Host, SlurmClient]] = {}
 
     def provider(self, settings: SiteSettings, *, node: str, cluster: str = "") -> Provider:
-        """Return the provider for a node: one Slurm user's, or one for each user that the policy names."""
+        """Return the provider for a node: the host's own user's, or one for each user that the policy names."""
         owner = f"node {node} of the Kubernetes cluster {self._kubernetes}"
         users = tuple(dict.fromkeys(rule.user for rule in settings.policy))
         providers: dict[str | None, Provider] = {}
         for user in users:
             host, client = self.line(settings, user, cluster)
             providers[user] = SlurmProvider(host, client, settings, archive=archive.build(), node=node, owner=owner)
-        return providers[users[0]] if len(users) == 1 else TenantProvider(settings.policy, providers)
+        return providers[None] if users == (None,) else TenantProvider(settings.policy, providers)
 
     def line(self, settings: SiteSettings, user: str | None, cluster: str) -> tuple[Host, SlurmClient]:
         """Return the way to a cluster as one Slurm user."""

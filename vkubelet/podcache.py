@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from slurm_plugin.annotations import JOB_ID
-from slurm_plugin.contract import PodIdentity
-from slurm_plugin.job import JobId, PodUid
+from slurm_plugin.contract import PodIdentity, job_on
+from slurm_plugin.job import PodUid
 from slurm_plugin.pod import Pod
 
 _MIRROR = "kubernetes.io/config.mirror"
@@ -49,8 +48,8 @@ class CachedPod:
         """Return what of it decides whose pod it is."""
         body = self.json()
         account = (body.get("spec") or {}).get("serviceAccountName") or "default"
-        job_id = JobId((body["metadata"].get("annotations") or {}).get(JOB_ID, "")) or None
-        return PodIdentity(self.uid, self.namespace, self.name, account, job_id)
+        annotations = body["metadata"].get("annotations") or {}
+        return PodIdentity(self.uid, self.namespace, self.name, account, *job_on(annotations))
 
 
 def cached_pod(body: dict[str, Any], *, clock: Callable[[], float] = time.monotonic) -> CachedPod:

@@ -55,6 +55,8 @@ class PodEvents:
 
     def tell_report(self, pod: Pod, report: PodReport) -> None:
         """Tell what the report says that was not told before."""
+        if report.trouble:
+            self.tell_waiting(pod, "SlurmUnreachable", f"Slurm does not answer: {report.trouble}")
         self._tell_queue(pod, report)
         self._tell_change(pod, report)
         runner = report.runner

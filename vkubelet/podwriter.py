@@ -32,7 +32,7 @@ def _notes(pod: Pod, work: Work) -> dict[str, str]:
     """Return the annotations about the job that the pod does not have yet. They alone are not written while it waits."""
     if work.report is None or work.report.job_id is None:
         return {}
-    wanted = job_annotations(work.report.job_id, work.report.job)
+    wanted = job_annotations(work.report.job_id, work.report.job, work.report.user)
     return {key: value for key, value in wanted.items() if pod.metadata.annotations.get(key) != value}
 
 

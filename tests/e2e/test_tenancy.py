@@ -190,17 +190,30 @@ def test_a_namespace_given_to_another_user_keeps_the_jobs_it_has(tenants: dict[s
         pod["metadata"]["annotations"] = {"slurmlet.io/licenses": "ansys:2"}  # there are two: one waits for the other
         alice.apply(pod)
         alice.wait_phase("runs", "Running")
+    alice.run("leaves", "sleep", "600")
+    alice.wait_phase("leaves", "Running")
     alice.wait("queued", "to wait in the queue", lambda status: "PENDING" in status["message"])
-    queued = jobs_of(testbed, alice, "queued")
+    queued, leaves = jobs_of(testbed, alice, "queued"), jobs_of(testbed, alice, "leaves")
     before = agent.settings["policy"]
     given = [
         {"namespaces": [pods.namespace], "user": "bob" if pods is alice else user} for user, pods in tenants.items()
     ]
     agent.kill()
-    agent.settings["policy"] = [*given, {"namespaces": [], "user": "alice"}]
+    agent.settings["policy"] = given
     try:
         agent.start()
         agent.wait_ready()
+        alice.kubectl("delete", "pod", "leaves", "--wait=false")
+        for name in ("runs", "queued", "leaves"):
+            wait_until("the event", lambda name=name: "no rule of the policy names" in json.dumps(alice.events(name)))  # type: ignore[misc]
+        phases = [alice.status(name)["phase"] for name in ("runs", "queued", "leaves")]
+        assert phases == ["Running", "Pending", "Running"], "nothing is concluded of who can't be asked"
+        assert (jobs_of(testbed, alice, "queued"), jobs_of(testbed, alice, "leaves")) == (queued, leaves)
+        agent.kill()
+        agent.settings["policy"] = [*given, {"namespaces": [], "user": "alice"}]
+        agent.start()
+        agent.wait_ready()
+        alice.wait_gone("leaves")
         alice.run("later", "id", "-un")
         alice.wait_phase("later", "Succeeded")
         assert alice.kubectl("logs", "later") == "bob\n"
@@ -211,7 +224,7 @@ def test_a_namespace_given_to_another_user_keeps_the_jobs_it_has(tenants: dict[s
         assert alice.kubectl("logs", "queued") == "alice\n"
         assert jobs_of(testbed, alice, "queued") == queued
         alice.kubectl("delete", "pod", "queued", "later", "--timeout=60s")
-        assert as_user(alice, "alice", 'ls "$1/pods"').split() == []
+        wait_until("their directories to be gone", lambda: not as_user(alice, "alice", 'ls "$1/pods"').split())
     finally:
         agent.kill()
         agent.settings["policy"] = before

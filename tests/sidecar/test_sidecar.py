@@ -28,6 +28,7 @@ from slurm_plugin.contract import (
     PodConnection,
     PodContent,
     PodIdentity,
+    PodReport,
     PodUsage,
     Reachable,
     Report,
@@ -43,7 +44,7 @@ from slurm_plugin.errors import (
     TransportError,
     UnsupportedFieldError,
 )  # fmt: skip
-from slurm_plugin.job import PodUid
+from slurm_plugin.job import JobId, PodUid
 from slurm_plugin.metrics import COMMAND_SECONDS
 from slurm_plugin.pod import Pod
 from tests.vkubelet.api.streaming.local import LocalPods, eventually
@@ -280,6 +281,22 @@ async def test_whose_pods_there_are_is_told_a_sidecar_that_was_started_anew_befo
         await sidecar.start()
         await until(reports, Snapshot)
         assert sidecar.site.introduced == [theirs, replace(PodIdentity.of(pod()), job_id=job_id)]
+
+
+async def test_whose_jobs_pods_have_is_told_a_sidecar_that_was_started_anew_and_may_not_know_the_user_any_more(
+    client: SidecarProvider, sidecar: Running
+) -> None:
+    mine = PodIdentity(PodUid("0a-1"), "default", "0a-1", "default")
+    await client.introduce([mine])
+    async with aclosing(client.reports()) as reports:
+        await until(reports, Snapshot)
+        sidecar.site.tell(PodReport(mine.uid, "default", "0a-1", JobId("7"), None, None, user="alice"))
+        await until(reports, PodReport)
+        await sidecar.stop()
+        sidecar.site.introduced.clear()
+        await sidecar.start()
+        await until(reports, Snapshot)
+        assert sidecar.site.introduced == [replace(mine, job_id=JobId("7"), job_user="alice")]
 
 
 async def test_a_second_snapshot_arrives_whole(client: SidecarProvider, sidecar: Running) -> None:

@@ -96,11 +96,12 @@ def test_names_of_slurm_bridge_and_interlink_are_aliases() -> None:
 
 def test_what_the_agent_wrote_is_no_wish_where_it_was_copied() -> None:
     job = JobStatus(JobId("7"), JobState.RUNNING, partition="cpu", node_list="cn[1-2]")
-    written = job_annotations(job.job_id, job)
+    written = job_annotations(job.job_id, job, "alice")
     assert written == {
         "slurmlet.io/job-id": "7",
         "slurmlet.io/job-partition": "cpu",
         "slurmlet.io/job-nodes": "cn[1-2]",
+        "slurmlet.io/job-user": "alice",
     }
     assert parse_annotations(written) == Annotations()
     assert job_annotations(JobId("8"), None) == {"slurmlet.io/job-id": "8"}

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -23,9 +23,10 @@ ALICES = PodIdentity(PodUid(UID), "default", "web", "default")
 
 
 class Tenants:
-    def __init__(self) -> None:
+    def __init__(self, policy: Sequence[PolicyRule] = POLICY) -> None:
         self.alice, self.mallory = FakeProvider(clock=time.time), FakeProvider(clock=time.time)
-        self.both = TenantProvider(POLICY, {"mallory": self.mallory, "alice": self.alice})
+        providers = {"mallory": self.mallory, "alice": self.alice}
+        self.both = TenantProvider(policy, {rule.user: providers[str(rule.user)] for rule in policy})
         self.reports = self.both.reports()
 
     async def next(self) -> Report:
@@ -243,8 +244,9 @@ async def test_of_a_pod_that_may_be_its_former_users_nothing_is_concluded(tenant
     second = await tenants.next()  # alice has a directory of it, and Slurm was not asked about the job yet
     assert isinstance(second, Snapshot)
     assert [(report.job_id, report.over) for report in second.reports] == [(None, False)]
-    with pytest.raises(SlurmUnavailableError, match="whether user alice has job 1"):
-        await tenants.both.submit(pod_in("theirs"), PodContent())
+    for call in (tenants.both.submit(pod_in("theirs"), PodContent()), tenants.both.terminate(GIVEN_AWAY.uid, 5)):
+        with pytest.raises(SlurmUnavailableError, match="whether user alice has job 1"):
+            await call
     tenants.alice.tell(said_of_it("1"))
     told = await tenants.next()
     assert isinstance(told, PodReport)
@@ -255,6 +257,57 @@ async def test_a_pod_whose_job_nobody_has_is_submitted_as_the_policy_says(tenant
     assert (await tenants.begin(GIVEN_AWAY)).reports == ()
     await tenants.both.submit(pod_in("theirs"), PodContent())
     assert (len(tenants.mallory.submissions), len(tenants.alice.submissions)) == (1, 0)
+
+
+# --- a user whom no rule names any more ---
+
+
+@pytest.fixture
+async def without_alice() -> AsyncIterator[Tenants]:
+    made = Tenants((PolicyRule(user="mallory"),))
+    yield made
+    await made.reports.aclose()
+
+
+ALICES_JOB = replace(ALICES, job_id=JobId("1"), job_user="alice")
+NAMED_NO_MORE = "as user alice: no rule of the policy names this user any more, whose job 1 is"
+
+
+async def test_of_a_user_whom_no_rule_names_any_more_nothing_is_concluded(without_alice: Tenants) -> None:
+    first = await without_alice.begin(ALICES_JOB)
+    assert first.reports == (PodReport(ALICES.uid, "default", "web", None, None, None, trouble=NAMED_NO_MORE),)
+    both, pod = without_alice.both, make_pod()
+    written = pod.metadata.annotations | {"slurmlet.io/job-id": "1", "slurmlet.io/job-user": "alice"}
+    pod = pod.model_copy(update={"metadata": pod.metadata.model_copy(update={"annotations": written})})
+    for call in (
+        both.submit(pod, PodContent()),
+        both.terminate(ALICES.uid, 5),
+        both.forget(ALICES.uid),
+        anext(both.logs(ALICES.uid, "c", LogOptions())),
+    ):
+        with pytest.raises(SlurmUnavailableError, match=NAMED_NO_MORE):
+            await call
+    await both.update(ALICES.uid, PodContent())
+    mallory = without_alice.mallory
+    assert not any((mallory.submissions, mallory.terminations, mallory.forgotten, mallory.contents))
+
+
+async def test_what_a_user_of_the_policy_knows_of_such_a_pod_is_told(without_alice: Tenants) -> None:
+    without_alice.mallory.jobs[ALICES.uid] = said_of_it("1")
+    first = await without_alice.begin(ALICES_JOB)
+    assert [(report.job_id, report.user, report.trouble) for report in first.reports] == [("1", "mallory", "")]
+
+
+async def test_a_pod_whose_user_is_named_again_is_found(tenants: Tenants) -> None:
+    tenants.alice.jobs[ALICES.uid] = said_of_it("1")
+    first = await tenants.begin(replace(ALICES_JOB, namespace="theirs"))
+    assert [(report.job_id, report.user, report.trouble) for report in first.reports] == [("1", "alice", "")]
+
+
+async def test_a_pod_from_which_its_users_name_was_taken_is_any_other_pod(without_alice: Tenants) -> None:
+    await without_alice.begin(ALICES_JOB)
+    await without_alice.both.submit(make_pod(), PodContent())
+    assert len(without_alice.mallory.submissions) == 1
 
 
 # --- one user's trouble -----------------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ from pathlib import Path
 from slurm_plugin.clients.pyslurm.client import PyslurmClient
 from slurm_plugin.config import SiteSettings, SSHHostSettings
 from slurm_plugin.hosts.ssh import PYTHONS
+from slurm_plugin.provider import SlurmProvider
+from slurm_plugin.tenants import TenantProvider
 from slurmlet import wiring
 
 
@@ -41,6 +43,18 @@ def test_each_slurm_user_has_a_key_of_its_own_on_every_machine() -> None:
     assert ssh.key_for("bob") == ("/keys/bob", "/certificates/bob.pub")
     assert (outer.key_files, outer.certificate_file) == (("/keys/bob",), "/certificates/bob.pub")
     assert (inner.key_files, inner.certificate_file) == (("/gate/bob",), None)
+
+
+def test_whoever_the_policy_names_has_pods_of_their_own_and_the_hosts_own_user_has_all() -> None:
+    """One named user too: the policy may have named another one when a pod was submitted."""
+    slurm = {"host": {"kind": "local", "prefix": ["sudo", "-n", "-u", "{user}"]}}
+    sites = wiring.Sites(kubernetes="test", shared=False)
+
+    one = sites.provider(SiteSettings.model_validate({"slurm": slurm, "policy": [{"user": "alice"}]}), node="n")
+    own = sites.provider(SiteSettings.model_validate({"slurm": {"host": {"kind": "local"}}}), node="n")
+
+    assert isinstance(one, TenantProvider)
+    assert isinstance(own, SlurmProvider)
 
 
 def test_slurms_library_is_asked_where_the_configuration_says_so() -> None:

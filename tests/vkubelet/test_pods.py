@@ -127,6 +127,27 @@ async def test_a_pod_whose_user_can_submit_nothing_says_why_it_waits(world: Worl
     await world.until(lambda: PodUid("uid-carols") in world.provider.jobs)
 
 
+async def test_a_running_pod_whose_user_can_not_be_asked_stays_says_why_and_is_not_deleted(world: World) -> None:
+    """As a ``TenantProvider`` answers whose policy names the pod's user no more."""
+    trouble = "as user alice: no rule of the policy names this user any more"
+
+    async def refuse(_uid: PodUid, _grace: int) -> None:
+        raise SlurmUnavailableError(trouble)
+
+    world.provider.terminate = refuse  # type: ignore[method-assign]
+    world.create(status={"phase": "Running", "startTime": "2026-01-01T00:00:00Z"})
+    world.provider.jobs[PodUid("uid-p")] = PodReport(PodUid("uid-p"), "default", "p", None, None, None, trouble=trouble)
+    world.start()
+    told = ("SlurmUnreachable", f"Slurm does not answer: {trouble}")
+    await world.until(lambda: told in world.events())
+    world.delete()
+    await world.settle()
+    assert world.events() == [told], "once"
+    assert world.exists()
+    assert world.status()["phase"] == "Running"
+    assert world.provider.submissions == []
+
+
 async def test_a_pod_is_submitted_runs_and_ends_with_its_exit_code(world: World) -> None:
     world.start()
     pod = world.create()
