@@ -6,9 +6,12 @@ private, cgroups are not: so one testbed at a time has them, and they are all th
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
+from testbed import processes
 from testbed.errors import TestbedError
 from testbed.paths import Layout
 from testbed.site import configuration
@@ -31,35 +34,51 @@ def claim(layout: Layout, *, wanted: bool, made: bool, mounted: Path = _MOUNTED)
         )
     if not wanted or held:
         return
-    if missing := lacking(mounted):
-        raise TestbedError(
-            f"CGROUPS=1 needs hierarchies of cgroup v1 that can be written to, and {mounted} has none of "
-            f"{', '.join(missing)}. Leave CGROUPS unset."
-        )
-    if (holder := _holder(layout)) is not None and holder.exists():
-        raise TestbedError(f"The testbed in {holder} has CGROUPS=1, and only one can have them at a time.")
+    if why := obstacle(layout, mounted):
+        raise TestbedError(f"No site with cgroups: {why}. Leave CGROUPS unset.")
     _mark(layout).parent.mkdir(parents=True, exist_ok=True)
     _mark(layout).write_text(f"{layout.state}\n", encoding="utf-8")
 
 
 def release(layout: Layout, mounted: Path = _MOUNTED) -> None:
-    """Remove the cgroups of this testbed's site, whose processes must have ended; a no-op if it has none."""
+    """Remove the cgroups of this testbed's site, whose processes must have ended; a no-op if it has none.
+
+    Raises:
+        TestbedError: one is still in use after a while.
+    """
     if _holder(layout) == layout.state:
-        for controller in _CONTROLLERS:
-            for node in configuration.NODES:
-                remove(mounted / controller / f"slurm_{node.name}")
+        trees = [
+            mounted / controller / f"slurm_{node.name}" for controller in _CONTROLLERS for node in configuration.NODES
+        ]
+        # The kernel lets go of who has ended a moment later.
+        processes.wait_until(
+            "The cgroups of the site's jobs can be removed", lambda: removed(trees), timeout_seconds=10
+        )
         _mark(layout).unlink()
 
 
-def lacking(mounted: Path = _MOUNTED) -> list[str]:
-    """Return the hierarchies that Slurm needs and that are not mounted there, or not to be written to."""
-    return [name for name in _CONTROLLERS if not os.access(mounted / name / "tasks", os.W_OK)]
+def obstacle(layout: Layout, mounted: Path = _MOUNTED) -> str:
+    """Return why this testbed can't have cgroups, "" if it can."""
+    if missing := [name for name in _CONTROLLERS if not os.access(mounted / name / "tasks", os.W_OK)]:
+        return f"{mounted} has no hierarchies of cgroup v1 that can be written to for {', '.join(missing)}"
+    holder = _holder(layout)
+    if holder is not None and holder != layout.state and holder.exists():
+        return f"the testbed in {holder} has them, and only one can at a time"
+    return ""
 
 
-def remove(tree: Path) -> None:
-    """Remove a cgroup and those in it, if it is there; their files go with them."""
-    for directory, _, _ in os.walk(tree, topdown=False):
-        os.rmdir(directory)
+def removed(trees: Iterable[Path]) -> bool:
+    """Remove cgroups and those in them, as far as they are there and nobody is in them; whether that was all."""
+    busy = False
+    for tree in trees:
+        for directory, _, _ in os.walk(tree, topdown=False):
+            try:
+                os.rmdir(directory)  # their files go with them
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                busy = True
+    return not busy
 
 
 def _mark(layout: Layout) -> Path:

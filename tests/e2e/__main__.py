@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from testbed.paths import Layout
 from testbed.progress import say
 from testbed.site import cgroups
 from tests import totals
@@ -74,14 +75,14 @@ def main(options: Sequence[str]) -> int:
     for old in totals.REPORTS.glob("e2e-*.xml"):
         old.unlink()
     own, constrained = environment_beside("alone", 2), environment_beside("cgroups", 4) | {"CGROUPS": "1"}
-    missing = cgroups.lacking()
+    obstacle = cgroups.obstacle(Layout.from_environment(constrained))
     try:
         with ExitStack() as stack:
             lanes = [
                 stack.enter_context(_meanwhile(_pytest("e2e-last", "slow or (e2e and last)", *options), os.environ)),
                 stack.enter_context(_meanwhile(_pytest("e2e-alone", "e2e and alone", *options), own)),
             ]
-            if not missing:
+            if not obstacle:
                 argv = _pytest("e2e-cgroups", "e2e and cgroups", *options)
                 lanes.append(stack.enter_context(_meanwhile(argv, constrained)))
             together = _pytest("e2e-together", _TOGETHER, "-n", _AT_ONCE, "--dist", "loadfile", *options)
@@ -91,8 +92,8 @@ def main(options: Sequence[str]) -> int:
     finally:
         for environment in (own, constrained):
             subprocess.run([*TESTBED, "down"], env=environment, check=False)
-    if missing:
-        say(f"Not run, for want of cgroup v1's {', '.join(missing)} on this machine: what needs a site with cgroups")
+    if obstacle:
+        say(f"Not run is what needs a site with cgroups: {obstacle}")
     print(f"End-to-end tests: {totals.told('e2e-')}, in {time.monotonic() - begun:.0f} s", flush=True)
     return max(0 if code == _NO_TESTS else abs(code) for code in codes)
 

@@ -51,7 +51,7 @@ def test_a_site_stays_of_its_kind_until_it_is_down(layout: Layout, mounted: Path
 def test_one_testbed_at_a_time_has_cgroups(layout: Layout, mounted: Path, tmp_path: Path) -> None:
     cgroups.claim(layout, wanted=True, made=False, mounted=mounted)
     other = beside(tmp_path, "other")
-    with pytest.raises(TestbedError, match="ours has CGROUPS=1"):
+    with pytest.raises(TestbedError, match="ours has them"):
         cgroups.claim(other, wanted=True, made=False, mounted=mounted)
     cgroups.release(other, mounted)
     cgroups.claim(other, wanted=False, made=False, mounted=mounted)
@@ -67,5 +67,5 @@ def test_a_testbed_whose_directory_is_gone_holds_them_no_more(layout: Layout, mo
 
 def test_a_machine_without_the_hierarchies_is_told_which(layout: Layout, mounted: Path) -> None:
     (mounted / "memory" / "tasks").unlink()
-    with pytest.raises(TestbedError, match="none of memory"):
+    with pytest.raises(TestbedError, match="no hierarchies of cgroup v1 .* for memory"):
         cgroups.claim(layout, wanted=True, made=False, mounted=mounted)
