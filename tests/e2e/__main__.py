@@ -29,8 +29,8 @@ _NO_TESTS = 5  # pytest's exit code
 _HEARTBEAT_SECONDS = 30.0
 
 
-def _pytest(report: str, marks: str, *options: str) -> list[str]:
-    words = ["-m", marks, f"--junitxml={totals.REPORTS / report}.xml", *options, "tests"]
+def _pytest(report: str, marks: str, *options: str, where: str = "tests") -> list[str]:
+    words = ["-m", marks, f"--junitxml={totals.REPORTS / report}.xml", *options, where]
     return [sys.executable, "-m", "pytest", *words]
 
 
@@ -74,7 +74,7 @@ def main(options: Sequence[str]) -> int:
     begun = time.monotonic()
     for old in totals.REPORTS.glob("e2e-*.xml"):
         old.unlink()
-    own, constrained = environment_beside("alone", 2), environment_beside("cgroups", 4) | {"CGROUPS": "1"}
+    own, constrained = environment_beside("alone", 2), environment_beside("cgroups", 1) | {"CGROUPS": "1"}
     obstacle = cgroups.obstacle(Layout.from_environment(constrained))
     try:
         with ExitStack() as stack:
@@ -83,7 +83,7 @@ def main(options: Sequence[str]) -> int:
                 stack.enter_context(_meanwhile(_pytest("e2e-alone", "e2e and alone", *options), own)),
             ]
             if not obstacle:
-                argv = _pytest("e2e-cgroups", "e2e and cgroups", *options)
+                argv = _pytest("e2e-cgroups", "e2e and cgroups", *options, where="tests/e2e/test_cgroups.py")
                 lanes.append(stack.enter_context(_meanwhile(argv, constrained)))
             together = _pytest("e2e-together", _TOGETHER, "-n", _AT_ONCE, "--dist", "loadfile", *options)
             codes = [subprocess.run(together, check=False).returncode]
