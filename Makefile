@@ -9,14 +9,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-AT_ONCE := $(shell expr 3 \* `nproc 2>/dev/null || echo 2`)
+AT_ONCE := $(shell expr 2 \* `nproc 2>/dev/null || echo 2`)
 
 # Bytecode is kept, whatever the shell says: every worker of the tests and every agent would compile all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 FULL_FAULTS := SLURMLET_FAULTY_SUBMISSIONS=500 SLURMLET_AWAY_SECONDS=60
 
-.PHONY: demo test test-versions test-faults check types lint unit bench down venv clean
+.PHONY: demo test test-versions test-faults check types lint unit unit-runner unit-others bench down venv clean
 .DEFAULT_GOAL := check
 
 demo: $(STAMP)
@@ -38,7 +38,7 @@ test-faults: $(STAMP)
 	@$(FULL_FAULTS) $(BIN)/python -m pytest -s -m e2e tests/e2e/test_faults.py tests/e2e/test_daemons.py
 
 check: $(STAMP)
-	@$(MAKE) --no-print-directory -j2 types lint unit
+	@$(MAKE) --no-print-directory -j4 types lint unit
 
 types: $(STAMP)
 	@$(BIN)/mypy
@@ -50,10 +50,19 @@ lint: $(STAMP)
 	@$(BIN)/vermin --no-tips -q -t=3.6- --violations slurm_plugin/runner slurm_plugin/hostagent slurm_plugin/jobdir.py slurm_plugin/clients/pyslurm/child.py
 
 # A library that one slow test needs takes each worker a second.
-UNIT := -m "not e2e and not slow" --ignore=tests/e2e --ignore=tests/sidecar/test_openapi.py -p no:schemathesis
+UNIT := -q -n $(AT_ONCE) --dist worksteal -m "not e2e and not slow" -p no:schemathesis
 
-unit: $(STAMP)
-	@$(BIN)/python -m pytest -q -n $(AT_ONCE) --dist worksteal $(UNIT) --junitxml=build/tests/unit.xml tests
+# Apart, for most tests of the runner wait, and every worker has to import and list all that it might be given. What one
+# of the two says is shown when it has ended, not in the middle of the other's words.
+unit: unit-runner unit-others
+
+unit-runner: $(STAMP)
+	@mkdir -p build/tests
+	@$(BIN)/python -m pytest $(UNIT) --junitxml=build/tests/unit-runner.xml tests/slurm_plugin/runner >build/tests/unit-runner.log 2>&1; \
+	code=$$?; cat build/tests/unit-runner.log; exit $$code
+
+unit-others: $(STAMP)
+	@$(BIN)/python -m pytest $(UNIT) --junitxml=build/tests/unit-others.xml --ignore=tests/slurm_plugin/runner --ignore=tests/e2e --ignore=tests/sidecar/test_openapi.py tests
 
 bench: $(STAMP)
 	@$(BIN)/python -m testbed up

@@ -190,18 +190,25 @@ FLAGS = [(), *((flag,) for flag in JobFlag), (JobFlag.COMPLETING, JobFlag.REQUEU
 POLICIES = ["Never", "OnFailure", "Always"]
 BEFORE: list[Json] = [{}, {"phase": "Pending"}, {"phase": "Running", "startTime": "2026-11-22T09:00:00Z"}]
 
+PODS = [
+    ONE.model_copy(update={"status": before, "spec": ONE.spec.model_copy(update={"restart_policy": policy})})
+    for policy, before in itertools.product(POLICIES, BEFORE)
+]
+
 
 @pytest.mark.parametrize("known", RUNNERS)
 @pytest.mark.parametrize("base", JobState)
 def test_every_state_of_slurm_and_of_the_runner_is_a_valid_status(base: JobState, known: str) -> None:
-    for flags, policy, before in itertools.product(FLAGS, POLICIES, BEFORE):
-        pod = ONE.model_copy(update={"status": before, "spec": ONE.spec.model_copy(update={"restart_policy": policy})})
-        told = report(job(base, *flags), RUNNERS[known])
+    looked_at = set()  # most of the thousands are equal
+    for flags, pod in itertools.product(FLAGS, PODS):
+        before, told = pod.status, report(job(base, *flags), RUNNERS[known])
         result = pod_status(pod, told, now=NOW, node_ips=IPS)
         if result == before:  # nothing is known of the containers yet: what was last written stands
             assert (known, told.over) == ("none", False)
             continue
-        assert_acceptable(pod, result)
+        if (text := repr(result)) not in looked_at:
+            assert_acceptable(pod, result)
+            looked_at.add(text)
         assert (result["phase"] in TERMINAL_PHASES) == told.over
         if result["phase"] == "Succeeded":
             assert known in {"good", "stopped"}

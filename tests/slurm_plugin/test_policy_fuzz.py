@@ -4,6 +4,7 @@ import shlex
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -239,6 +240,7 @@ def check_raw(job: BatchJob) -> None:
         assert name not in {"nodelist", "exclude"} or "/" not in value
 
 
+@pytest.mark.slow
 @settings(max_examples=600, deadline=None)
 @given(pods(), st.sampled_from([None, CLUSTER]), st.booleans())
 def test_no_pod_yields_a_directive_that_the_policy_forbids(pod: Pod, cluster: Cluster | None, raw: bool) -> None:

@@ -202,7 +202,7 @@ def test_grace_period_ends_in_kill(job: MakeJob) -> None:
     begun = time.monotonic()
     process.send_signal(signal.SIGTERM)
     assert finish(process) == 137
-    assert 1.9 < time.monotonic() - begun < 6, "never less than two seconds, as the kubelet"
+    assert 1.9 < time.monotonic() - begun < 30, "never less than two seconds, as the kubelet"
 
 
 def test_grace_file_shortens_the_grace_period(job: MakeJob) -> None:

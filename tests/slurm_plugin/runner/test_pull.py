@@ -232,6 +232,7 @@ print(sorted({os.waitpid(pid, 0)[1] for pid in children}))
 """
 
 
+@pytest.mark.slow
 def test_two_hundred_pods_of_one_image_pull_it_once(registry: Registry, site: Site) -> None:
     argv = [sys.executable, "-I", "-S", "-c", _MANY, str(PROJECT), *site.arguments]
     environment = {"PATH": os.environ["PATH"], "CALLS": str(site.calls)}
