@@ -149,7 +149,6 @@ class Job:
             python or sys.executable,
             "-I",
             "-S",
-            "-B",
             "-c",
             _PROGRAM,
             str(source),
