@@ -85,7 +85,9 @@ async def _perform(shared: Shared, running: RunningContainer, action: Action, ti
 
 
 async def inside_of(shared: Shared, running: RunningContainer, seconds: float = _ENTER_SECONDS) -> Inside:
-    """Return where a command of the container starts, once the container's own process runs there, in so many seconds."""
+    """Return where a command of the container starts, once the container's own process runs there, in so many seconds. JoinError."""
+    if shared.barred:
+        raise JoinError(shared.barred)
     deadline = shared.loop.now() + seconds
     while not running.is_inside():
         if running.gone.done or shared.loop.now() > deadline:

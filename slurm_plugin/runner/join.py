@@ -1,6 +1,6 @@
 """Runs a command inside a running container: its namespaces, root, environment, working directory; the same user.
 
-Works where the container's user namespace is the user's own (Apptainer without setuid, or with ``--userns``), and for
+Works where the container's user namespace is the user's own (Apptainer without setuid, or with ``--userns``: ``setuid``), and for
 the ``process`` runtime, which has no namespaces. Nothing of the container's environment acts on the node: it is given to execve inside.
 """
 

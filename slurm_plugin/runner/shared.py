@@ -13,7 +13,7 @@ from .hosts import write_hosts
 from .images import Images
 from .loop import Loop
 from .oom import Kills
-from .runtimes import load
+from .runtimes import Settled, load
 from .volumes import Scratch
 
 
@@ -23,12 +23,14 @@ class Shared:
     def __init__(self, loop: Loop, directory: JobDir, pod: plan.Plan, book: Book, timings: Timings) -> None:
         self.loop = loop
         self.directory = directory
-        self.plan = pod
         self.book = book
         self.timings = timings
         self.stopping = loop.promise()
         self.runtime: Any = load(pod.runtime.kind)
         self.host = dict(os.environ)
+        settled = self.runtime.settle(pod.runtime, self.host) if self.runtime.ISOLATED else Settled(pod.runtime, "")
+        self.barred: str = settled.barred  # why no container can be entered
+        self.plan = pod._replace(runtime=settled.runtime)
         run = book.facts.run
         base = pod.scratch or self.host.get("TMPDIR") or "/tmp"  # noqa: S108 - the node's own scratch, by default
         self.scratch = Scratch(base, "slurmlet-%s-%s.%d" % (pod.uid, run.job_id or "0", run.restart))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from testbed import processes
 from testbed.paths import Layout
+from testbed.site.namespace import Namespace
 from testbed.site.sshd import DAEMON as SSHD
 
 from .testbed import run_testbed
@@ -33,6 +34,38 @@ def stopped(*names: str) -> Iterator[None]:
         yield
         time.sleep(max(0.0, began + AWAY_SECONDS - time.monotonic()))
     finally:
+        run_testbed("up")
+
+
+_MADE_SETUID = """\
+set -e
+installed=$(dirname "$(find /usr/lib*/ -path '*/apptainer/bin/starter')")
+made=$(mktemp -d /run/setuid-apptainer.XXXXXX)
+cp -a "$installed/." "$made"
+cp "$made/starter" "$made/starter-suid"
+chmod 0755 "$made"
+chmod 4755 "$made/starter-suid"
+mount --bind "$made" "$installed"
+exec slurmd -D -N "$0"
+"""
+
+
+@contextmanager
+def setuid_apptainer(node: str) -> Iterator[None]:
+    """Have a node on which Apptainer is installed setuid root, as its jobs see it and nobody else.
+
+    The setuid half of Apptainer is the other once more, with that permission and under another name; the path where it
+    is looked for is compiled in.
+    """
+    layout, daemon = Layout.from_environment(), f"slurmd-{node}"
+    processes.stop(layout, daemon)
+    try:
+        private = ("unshare", "--mount", "--propagation=private", "--")
+        Namespace(layout).start(daemon, (*private, "sh", "-c", _MADE_SETUID, node))
+        run_testbed("up")  # returns when every node can take jobs
+        yield
+    finally:
+        processes.stop(layout, daemon)
         run_testbed("up")
 
 

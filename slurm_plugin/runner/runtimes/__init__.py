@@ -10,6 +10,7 @@ The name of its module is ``pods.runtime.kind``. It has
 
 if it is ISOLATED,
 
+- ``settle(runtime, host) -> Settled``: the site's settings as they are used on this node; asked once per pod;
 - ``gate_directory(setting) -> str``: where a run's gate is on the node;
 - ``inner_processes(pid) -> List[int]``: the processes inside;
 
@@ -23,9 +24,9 @@ and if it NEEDS_IMAGE
 from importlib import import_module
 from typing import Any, List
 
-from .base import Bind, InexpressibleError, Setting, Wanted
+from .base import Bind, InexpressibleError, Setting, Settled, Wanted
 
-__all__ = ["Bind", "InexpressibleError", "Setting", "Wanted", "kinds", "load"]
+__all__ = ["Bind", "InexpressibleError", "Setting", "Settled", "Wanted", "kinds", "load"]
 
 
 def kinds() -> List[str]:

@@ -15,12 +15,13 @@ import re
 import shlex
 from typing import Dict, List, Optional, Tuple
 
-from .. import gate
+from .. import gate, setuid
 from ..image import ImageConfig, config_from_json
+from ..plan import Runtime
 from ..process import Launch, StartError
 from ..proctree import descendants, namespace_depth
 from ..sif import oci_config
-from .base import Bind, InexpressibleError, Setting, Wanted, job_variables
+from .base import Bind, InexpressibleError, Setting, Settled, Wanted, job_variables
 
 ISOLATED = True
 NEEDS_IMAGE = True
@@ -106,6 +107,14 @@ def script(setting: Setting) -> str:
     )  # the gate first: no variable of the pod's reaches it
 
 
+def settle(runtime: Runtime, host: Dict[str, str]) -> Settled:
+    """Return the site's settings as they are used here: a setuid installation is asked for containers that can be entered."""
+    try:
+        return setuid.settle(runtime, _program(runtime, host), host.get("PATH", ""))
+    except StartError:
+        return Settled(runtime, "")  # who starts it says so
+
+
 def gate_directory(setting: Setting) -> str:
     """Return where the run's gate is on the node."""
     return os.path.join(setting.scratch, "gate")
@@ -127,8 +136,7 @@ def launch(setting: Setting) -> Launch:
     """Return what to execute. InexpressibleError: nothing Apptainer offers can do what the container asks for."""
     container = setting.container
     environment, odd = _environment(setting)
-    executable = _find(setting.runtime.executable or "apptainer", environment.get("PATH", ""))
-    argv: List[str] = [executable, "--silent", "exec" if setting.command else "run"]
+    argv: List[str] = [_program(setting.runtime, environment), "--silent", "exec" if setting.command else "run"]
     # --containall is --contain --pid --ipc --cleanenv; our environment is clean already, and odd names must stay in it.
     # Ranks of a node share its IPC: that is how they speak to each other.
     shares = container.ranks is not None
@@ -158,7 +166,8 @@ def prepare(setting: Setting) -> None:
         stream.write(script(setting))
 
 
-def _find(executable: str, path: str) -> str:
+def _program(runtime: Runtime, environment: Dict[str, str]) -> str:
+    executable, path = runtime.executable or "apptainer", environment.get("PATH", "")
     if "/" in executable:
         return executable
     for directory in path.split(":"):

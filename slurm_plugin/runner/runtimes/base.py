@@ -19,6 +19,13 @@ class Bind(NamedTuple):
     identity: Tuple[int, ...] = ()
 
 
+class Settled(NamedTuple):
+    """A site's runtime as it is used on this node. ``barred``: why its containers can't be entered; empty: they can, as far as is known."""
+
+    runtime: Runtime
+    barred: str
+
+
 class Setting(NamedTuple):
     """One run of a container, everything resolved.
 
