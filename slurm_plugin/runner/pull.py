@@ -24,6 +24,7 @@ from .worker import Emit
 
 _RENEW_SECONDS = 5.0
 _SHOWN = 2000
+_UNKNOWN = "unknown flag"  # so begins the answer of an Apptainer that is older than an option
 
 
 class PullError(Exception):
@@ -167,7 +168,7 @@ def _pull_once(image: Image, reference: Reference, puller: Puller, login: Option
                 _run(argv, environment, lease.renew, puller.patience)
                 break
             except PullError as error:
-                if argv is commands[-1] or "unknown flag" not in str(error):
+                if argv is commands[-1] or _UNKNOWN not in str(error):
                     raise
             except StuckError as error:
                 raise PullError("ErrImagePull", "%s: %s; given up" % (reference.registry, error)) from error
@@ -197,8 +198,13 @@ def _run(argv: List[str], environment: Dict[str, str], renew: Callable[[], None]
                     send(pid, signal.SIGKILL)
                 raise StuckError("nothing came for %d seconds" % patience)
     if process.returncode != 0:
-        words = output.decode("utf-8", "replace").strip()
-        raise PullError("ErrImagePull", words[-_SHOWN:] or "apptainer pull exited with %d" % process.returncode)
+        words = _telling(output.decode("utf-8", "replace").strip())
+        raise PullError("ErrImagePull", words or "apptainer pull exited with %d" % process.returncode)
+
+
+def _telling(words: str) -> str:
+    """Return what tells why a program failed: its last words, but the one line above the whole manual."""
+    return next((line for line in words.splitlines() if _UNKNOWN in line), words[-_SHOWN:])
 
 
 def elapsed(since: float) -> str:

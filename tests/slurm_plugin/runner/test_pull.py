@@ -276,3 +276,21 @@ def test_a_pull_that_does_not_get_on_is_given_up_and_names_the_registry(registry
         working.replace("sleep 0.3", "for _ in 1 2 3 4 5 6; do sleep 0.5; head -c 100000 /dev/zero; done")
     )
     assert site.fetch(patience=1.5)["ready"]["pulled"]
+
+
+@pytest.mark.usefixtures("registry")
+def test_an_older_apptainer_that_answers_an_unknown_flag_with_its_manual_pulls_by_the_plain_way(site: Site) -> None:
+    working = site.executable.read_text().partition("\n")[2]
+    site.executable.write_text(
+        '#!/bin/sh\ncase "$*" in *--mksquashfs-args*)\n'
+        "echo 'Error for command \"build\": unknown flag: --mksquashfs-args'; seq 5000; exit 1;; esac\n" + working
+    )
+    assert site.fetch()["ready"]["pulled"]
+    (call,) = site.calls.read_text().splitlines()
+    assert "--silent pull --force" in call
+
+
+@pytest.mark.usefixtures("registry")
+def test_of_a_manual_the_pod_hears_only_what_was_wrong(site: Site) -> None:
+    site.executable.write_text("#!/bin/sh\necho 'Error for command: unknown flag: --x'; seq 5000; exit 1\n")
+    assert site.fetch() == {"failed": "ErrImagePull", "message": "Error for command: unknown flag: --x"}
