@@ -43,6 +43,7 @@ from .podlog import about
 from .podwork import Work
 from .podwriter import PodWriter, pod_path
 from .refusals import refusal_of, retry_limit
+from .turns import Turns
 from .upkeep import Upkeep
 from .workqueue import Backoff, WorkQueue
 
@@ -51,6 +52,8 @@ log = logging.getLogger(__name__)
 _REPORTS_RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 _CONTENT_BACKOFF = (0.5, 8.0)
 _BACKOFF = (0.5, 30.0)
+_STARTING = 0.75  # of the workers
+_TURN_SECONDS = 30.0
 
 
 class PodController:
@@ -90,6 +93,7 @@ class PodController:
             self._reconcile, name="pod", workers=workers, backoff=Backoff(*_BACKOFF)
         )
         self._owners: OwnerGate[PodUid] = OwnerGate(self._queue.add, clock=time.monotonic)
+        self._turns: Turns[PodUid] = Turns(max(1, int(workers * _STARTING)), self._queue.add)
         self._content_backoff: Backoff[PodUid] = Backoff(*_CONTENT_BACKOFF)
         self._upkeep = Upkeep(content, provider, self.cache.get, self._events.warn)
         self._listed = asyncio.Event()
@@ -225,7 +229,7 @@ class PodController:
         if cached.phase == "Running" and not work.known:
             lost = PodReport(uid, cached.namespace, cached.name, None, None, None, absent=True)
             return await self._writer.write(cached, pod, work, self._status(pod, lost))
-        return None if work.submitted else await self._start(cached, pod, work)
+        return None if work.submitted else await self._start_in_turn(cached, pod, work)
 
     def _status(self, pod: Pod, report: PodReport | None) -> Json:
         return pod_status(pod, report, now=self._clock(), node_ips=self._ips)
@@ -238,6 +242,15 @@ class PodController:
         for later in (await self._editing.edit(pod, work), await self._extending.extend(pod, work)):
             again = again if later is None else _sooner(later, again)
         return again
+
+    async def _start_in_turn(self, cached: CachedPod, pod: Pod, work: Work) -> float | None:
+        """Submit a pod when it is its turn: pods that run or end are not to wait behind thousands that a slow sbatch keeps."""
+        if not self._turns.take(cached.uid):
+            return _TURN_SECONDS
+        try:
+            return await self._start(cached, pod, work)
+        finally:
+            self._turns.give_back()
 
     async def _start(self, cached: CachedPod, pod: Pod, work: Work) -> float | None:
         """Submit a pod that is wanted and unknown."""

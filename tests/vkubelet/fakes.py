@@ -52,6 +52,8 @@ class FakeProvider:
         self._news: asyncio.Queue[Report] = asyncio.Queue()
         self.snapshot_allowed = asyncio.Event()
         self.snapshot_allowed.set()
+        self.takes_jobs = asyncio.Event()
+        self.takes_jobs.set()
 
     async def cluster(self) -> Cluster:
         return self.state
@@ -60,6 +62,7 @@ class FakeProvider:
         uid = PodUid(pod.metadata.uid)
         self.submissions.append(pod)
         await asyncio.sleep(0)
+        await self.takes_jobs.wait()
         if error := self.refuse(pod):
             raise error
         if uid not in self.jobs:

@@ -390,6 +390,22 @@ async def test_pods_of_one_owner_share_one_call_too_while_slurm_takes_none_and_c
     await world.until(lambda: len(world.provider.submissions) == 21, seconds=5)
 
 
+async def test_a_slurm_that_is_slow_to_take_jobs_holds_up_nothing_else(world: World) -> None:
+    world.start()
+    running, ending = world.create("running"), world.create("ending")
+    await world.until(lambda: len(world.provider.jobs) == 2)
+    world.provider.takes_jobs.clear()
+    for number in range(40):
+        world.create(f"p{number}")
+    await world.until(lambda: len(world.provider.submissions) > 5)
+    world.provider.run(running)
+    await world.until(lambda: world.status("running")["phase"] == "Running", seconds=5)
+    world.delete("ending")
+    await world.until(lambda: world.provider.terminations == [(ending.metadata.uid, 30)], seconds=5)
+    world.provider.takes_jobs.set()
+    await world.until(lambda: {f"uid-p{n}" for n in range(40)} <= set(world.provider.jobs), seconds=5)
+
+
 async def test_a_limit_leaves_the_pod_pending_whatever_its_restart_policy(world: World) -> None:
     world.provider.refuse = lambda _pod: SubmissionRejectedError("QOSMaxSubmitJobPerUserLimit", limit=True)
     world.start()

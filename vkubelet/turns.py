@@ -1,0 +1,35 @@
+"""So many at a time: what takes long must not take every worker. Nothing of I/O.
+
+A worker that would only wait is given back to the queue; the key is woken when there is room again.
+"""
+
+from collections.abc import Callable, Hashable
+from itertools import islice
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+
+class Turns(Generic[K]):
+    """``count`` turns. ``wake`` is called with keys that had to wait, the longest waiting first."""
+
+    def __init__(self, count: int, wake: Callable[[K], None]) -> None:
+        self._free = count
+        self._wake = wake
+        self._waiting: dict[K, None] = {}
+
+    def take(self, key: K) -> bool:
+        """Take a turn, which is to be given back; False if there is none, and then the key is woken for another try."""
+        if self._free == 0:
+            self._waiting[key] = None
+            return False
+        self._waiting.pop(key, None)
+        self._free -= 1
+        return True
+
+    def give_back(self) -> None:
+        """End a turn. As many are woken as there is room for: some may want none any more."""
+        self._free += 1
+        for key in list(islice(self._waiting, self._free)):
+            del self._waiting[key]
+            self._wake(key)
