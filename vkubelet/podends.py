@@ -10,6 +10,7 @@ from slurm_plugin.job import PodUid
 from .errors import ForbiddenError, NotFoundError
 from .kube import Kube
 from .podwork import Work
+from .turns import AGAIN_SECONDS, Turns
 
 log = logging.getLogger(__name__)
 
@@ -21,11 +22,12 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 
 
 class PodEnds:
-    """Ends jobs of pods."""
+    """Ends jobs of pods, ``turns`` at a time: a slow scancel must not take every worker."""
 
-    def __init__(self, kube: Kube, provider: Provider) -> None:
+    def __init__(self, kube: Kube, provider: Provider, turns: Turns[PodUid]) -> None:
         self._kube = kube
         self._provider = provider
+        self._turns = turns
 
     async def ensure_over(self, uid: PodUid, work: Work, *, grace: int) -> float | None:
         """Ask for the end of a job that should not be; returns None once there is none, else when to look again."""
@@ -33,7 +35,12 @@ class PodEnds:
             return None
         now = time.monotonic()
         if work.grace is None or grace < work.grace or now - work.grace_at > work.grace + _END_SECONDS:
-            await self._provider.terminate(uid, grace)
+            if not self._turns.take(uid):
+                return AGAIN_SECONDS
+            try:
+                await self._provider.terminate(uid, grace)
+            finally:
+                self._turns.give_back()
             work.grace, work.grace_at = grace, now
             log.info("end asked for, with %d s of grace", grace, extra={"uid": uid, "job_id": work.job_id})
         if work.report is None and not work.submitted:

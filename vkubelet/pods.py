@@ -43,7 +43,7 @@ from .podlog import about
 from .podwork import Work
 from .podwriter import PodWriter, pod_path
 from .refusals import refusal_of, retry_limit
-from .turns import Turns
+from .turns import AGAIN_SECONDS, Turns
 from .upkeep import Upkeep
 from .workqueue import Backoff, WorkQueue
 
@@ -52,8 +52,7 @@ log = logging.getLogger(__name__)
 _REPORTS_RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 _CONTENT_BACKOFF = (0.5, 8.0)
 _BACKOFF = (0.5, 30.0)
-_STARTING = 0.75  # of the workers
-_TURN_SECONDS = 30.0
+_STARTING, _ENDING = 0.5, 0.25  # of the workers, at most
 
 
 class PodController:
@@ -82,7 +81,6 @@ class PodController:
         self._say_reachable = reachable
         self._clock = clock
         self.cache = PodCache()
-        self._ends = PodEnds(kube, provider)
         self._extending = Extending(provider, content, self._events)
         self._editing = Editing(provider, self._events)
         self._writer = PodWriter(kube, self.cache, self._events)
@@ -94,6 +92,7 @@ class PodController:
         )
         self._owners: OwnerGate[PodUid] = OwnerGate(self._queue.add, clock=time.monotonic)
         self._turns: Turns[PodUid] = Turns(max(1, int(workers * _STARTING)), self._queue.add)
+        self._ends = PodEnds(kube, provider, Turns(max(1, int(workers * _ENDING)), self._queue.add))
         self._content_backoff: Backoff[PodUid] = Backoff(*_CONTENT_BACKOFF)
         self._upkeep = Upkeep(content, provider, self.cache.get, self._events.warn)
         self._listed = asyncio.Event()
@@ -246,7 +245,7 @@ class PodController:
     async def _start_in_turn(self, cached: CachedPod, pod: Pod, work: Work) -> float | None:
         """Submit a pod when it is its turn: pods that run or end are not to wait behind thousands that a slow sbatch keeps."""
         if not self._turns.take(cached.uid):
-            return _TURN_SECONDS
+            return AGAIN_SECONDS
         try:
             return await self._start(cached, pod, work)
         finally:

@@ -9,6 +9,9 @@ from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
+# When to ask again at the latest: who was woken may have wanted no turn any more, and wakes nobody.
+AGAIN_SECONDS = 30.0
+
 
 class Turns(Generic[K]):
     """``count`` turns. ``wake`` is called with keys that had to wait, the longest waiting first."""

@@ -54,6 +54,8 @@ class FakeProvider:
         self.snapshot_allowed.set()
         self.takes_jobs = asyncio.Event()
         self.takes_jobs.set()
+        self.ends_jobs = asyncio.Event()
+        self.ends_jobs.set()
 
     async def cluster(self) -> Cluster:
         return self.state
@@ -102,6 +104,7 @@ class FakeProvider:
 
     async def terminate(self, uid: PodUid, grace_seconds: int) -> None:
         self.terminations.append((uid, grace_seconds))
+        await self.ends_jobs.wait()
         if self.obeys and uid in self.jobs:
             self.end(uid)
 

@@ -9,6 +9,7 @@ from slurm_plugin.job import PodUid
 from tests.vkubelet.fakes import FakeProvider
 from tests.vkubelet.kube import FakeKube
 from vkubelet.podends import PodEnds
+from vkubelet.turns import Turns
 
 POD = "/api/v1/namespaces/shop/pods/web-0"
 
@@ -17,7 +18,7 @@ POD = "/api/v1/namespaces/shop/pods/web-0"
 async def test_a_pod_of_that_name_is_it_only_with_the_uid(uid: str, expected: bool) -> None:
     kube = FakeKube()
     kube.put(POD, {}, uid=uid)
-    ends = PodEnds(kube, FakeProvider(clock=time.time))
+    ends = PodEnds(kube, FakeProvider(clock=time.time), Turns(1, lambda _uid: None))
     assert await ends.is_elsewhere(PodReport(PodUid("u1"), "shop", "web-0", None, None, None)) is expected
 
 
@@ -26,6 +27,6 @@ async def test_a_pod_of_that_name_is_it_only_with_the_uid(uid: str, expected: bo
 )
 async def test_what_can_be_no_name_never_becomes_a_path(namespace: str, name: str) -> None:
     kube = FakeKube()
-    ends = PodEnds(kube, FakeProvider(clock=time.time))
+    ends = PodEnds(kube, FakeProvider(clock=time.time), Turns(1, lambda _uid: None))
     assert not await ends.is_elsewhere(PodReport(PodUid("u1"), namespace, name, None, None, None))
     assert not kube.reads

@@ -406,6 +406,22 @@ async def test_a_slurm_that_is_slow_to_take_jobs_holds_up_nothing_else(world: Wo
     await world.until(lambda: {f"uid-p{n}" for n in range(40)} <= set(world.provider.jobs), seconds=5)
 
 
+async def test_a_slurm_that_is_slow_to_cancel_jobs_holds_up_nothing_else(world: World) -> None:
+    world.start()
+    names = [f"p{number}" for number in range(40)]
+    for name in ("running", *names):
+        world.create(name)
+    await world.until(lambda: len(world.provider.jobs) == 41)
+    world.provider.ends_jobs.clear()
+    for name in names:
+        world.delete(name)
+    await world.until(lambda: world.provider.terminations)
+    world.create("new")
+    await world.until(lambda: "uid-new" in world.provider.jobs, seconds=5)
+    world.provider.ends_jobs.set()
+    await world.until(lambda: not any(map(world.exists, names)), seconds=10)
+
+
 async def test_a_limit_leaves_the_pod_pending_whatever_its_restart_policy(world: World) -> None:
     world.provider.refuse = lambda _pod: SubmissionRejectedError("QOSMaxSubmitJobPerUserLimit", limit=True)
     world.start()
