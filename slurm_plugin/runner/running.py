@@ -58,6 +58,7 @@ class RunningContainer:
         self._gate: Optional[Gate] = None
         self._check = Check(shared.loop, shared.runtime, setting.binds)
         self._device_directory = -1
+        self._terminal = -1
         self._ooms = shared.ooms.so_far()
         self._main = Remembered()
 
@@ -76,14 +77,23 @@ class RunningContainer:
             self._discard()
             raise
         try:
+            if container.tty:
+                self._terminal = os.dup(streams.theirs.stdin)
             self.pid, self._exit = start(shared.loop, launch, streams.theirs)
         except BaseException:
+            self._hang_up()
             close_ours(streams)
             self._discard()
             raise
         finally:
             close_theirs(streams)
         self._read(streams)
+
+    def _hang_up(self) -> None:
+        """Leave the container's terminal, which we share with it: else it would be gone when the container closes it."""
+        if self._terminal >= 0:
+            os.close(self._terminal)
+            self._terminal = -1
 
     def _launch(self) -> Launch:
         if self.step is not None:
@@ -189,6 +199,7 @@ class RunningContainer:
     async def finish(self) -> Exit:
         """Wait until it has ended; leave nothing of it behind; return how it ended."""
         status = await self._exit
+        self._hang_up()
         await self._clear()
         await self._drain()
         self._discard()

@@ -393,6 +393,24 @@ async def test_attached_to_a_terminal_one_can_type_and_resize(job: Callable[...,
         assert await stream.wait() == 5
 
 
+async def test_a_container_that_closes_its_terminal_lives_on_and_may_come_back_to_it(
+    job: Callable[..., Job], tmp_path: Path
+) -> None:
+    back = (
+        f"until test -e {tmp_path}/over; do sleep 0.1; done; read line < /dev/tty; echo back $line > /dev/tty; exit 4"
+    )
+    what = running(
+        job, shell("a", f"echo ready; exec <&- >&- 2>&-; touch {tmp_path}/left; {back}", stdin=True, tty=True)
+    )
+    what.wait_until(lambda _: (tmp_path / "left").exists(), seconds=20)
+    async with entered(what) as connection, opened(connection, attachment()) as stream:
+        (tmp_path / "over").touch()
+        await stream.write(b"again\n")
+        assert b"back again" in await read_all(stream.read)
+        assert await stream.wait() == 4
+    assert what.log("a")[-1].rstrip() == "stdout F back again"
+
+
 async def test_who_reads_too_slowly_is_detached_and_the_container_goes_on(job: Callable[..., Job]) -> None:
     script = "echo ready; read line; head -c 20000000 /dev/zero | tr '\\0' x; echo; echo over; exec sleep 600"
     what = running(job, shell("a", script, stdin=True))
