@@ -175,7 +175,12 @@ def test_volumes_are_shared_read_only_where_they_are_and_gone_after(
         plan.Mount("memory", "/dev/shm", "", read_only=False),
         plan.Mount("config", "/etc/config", "", read_only=False),
     )
-    writer = shell("w", "echo x > /sub/f; echo y > /dev/shm/g", image=busybox, mounts=mounts, kind=plan.INIT)
+    # Directories that not even their owner may enter, among them one in the container's own /tmp, which is scratch too.
+    closed = (
+        "for d in /tmp /sub /dev/shm; do mkdir -p $d/closed/inner; touch $d/closed/inner/f; chmod 0 $d/closed; done"
+    )
+    script = f"echo x > /sub/f; echo y > /dev/shm/g; {closed}"
+    writer = shell("w", script, image=busybox, mounts=mounts, kind=plan.INIT)
     reader = shell(
         "r",
         "cat /shared/a/b/f /dev/shm/g /etc/config/key; touch /etc/config/new || echo read-only; df /dev/shm | tail -1",
