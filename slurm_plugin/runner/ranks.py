@@ -142,13 +142,17 @@ def _everywhere(nodes: int) -> Tuple[str, ...]:
 
 
 async def _run(shared: Shared, words: Tuple[str, ...], seconds: float) -> int:
-    """Run a command of Slurm's; what it complains of stands in the job's output. Return its wait status, -1 if it has none yet."""
-    argv = (_find(words[0], shared.host.get("PATH", "")),) + words[1:]
-    nothing = os.open(os.devnull, os.O_RDWR)
+    """Run a command of Slurm's; what it complains of stands in the job's output. Return its wait status, -1 if it has none."""
     try:
-        pid, ended = start(shared.loop, Launch(argv, environment(shared.host), "/"), Stdio(nothing, 2, 2, False))
-    finally:
-        os.close(nothing)
+        argv = (_find(words[0], shared.host.get("PATH", "")),) + words[1:]
+        nothing = os.open(os.devnull, os.O_RDWR)
+        try:
+            pid, ended = start(shared.loop, Launch(argv, environment(shared.host), "/"), Stdio(nothing, 2, 2, False))
+        finally:
+            os.close(nothing)
+    except (StartError, OSError) as error:  # OSError: the ranks may have left no room for another process
+        sys.stderr.write("slurmlet: %s can't be started: %s\n" % (words[0], error))
+        return -1
     if await shared.loop.first(ended, timeout=seconds) is None:
         sys.stderr.write("slurmlet: %s (process %d) does not end\n" % (words[0], pid))
         return -1
@@ -163,7 +167,4 @@ async def clean(shared: Shared) -> None:
     if found is None:
         return
     path, ranks = found
-    try:
-        await _run(shared, _everywhere(ranks.nodes) + _us("rank", "--clean", path), _CLEAN_SECONDS)
-    except (StartError, OSError) as error:
-        sys.stderr.write("slurmlet: can't remove what ranks left on other nodes: %s\n" % error)
+    await _run(shared, _everywhere(ranks.nodes) + _us("rank", "--clean", path), _CLEAN_SECONDS)
