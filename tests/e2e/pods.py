@@ -123,9 +123,7 @@ class Pods:
 
     def events(self, name: str) -> list[Manifest]:
         """The pod's events, oldest first."""
-        found = json.loads(
-            self.kubectl("get", "events", f"--field-selector=involvedObject.name={name}", "--output=json")
-        )["items"]
+        found = self.testbed.looker.items("event", self.namespace, involvedObject__name=name)
         return sorted(found, key=lambda event: event.get("firstTimestamp") or "")
 
     def wait_event(self, name: str, reason: str, words: str = "", *, about: str = "", seconds: float = 60) -> Manifest:
@@ -166,7 +164,7 @@ class Pods:
 def make_pods(testbed: Testbed, agent: Agent) -> Iterator[Pods]:
     """A namespace for one test, deleted afterwards."""
     name = f"t-{secrets.token_hex(4)}"
-    testbed.kubectl("create", "namespace", name)
+    testbed.looker.make_namespace(name)
     wait_until("the default service account", lambda: testbed.get("serviceaccount", "default", name))
     yield Pods(testbed, agent, name)
-    testbed.kubectl("delete", "namespace", name, "--wait=false")
+    testbed.looker.remove_namespace(name)

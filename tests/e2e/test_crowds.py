@@ -1,6 +1,5 @@
 """Many pods at once, and a slurmctld that holds up who asks too much of it: slower, and nothing is lost or run twice."""
 
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -74,7 +73,7 @@ def end_all(pods: Pods) -> None:
 
 
 def phases(pods: Pods) -> dict[str, str]:
-    found = json.loads(pods.kubectl("get", "pods", "--output=json"))["items"]
+    found = pods.testbed.looker.items("pod", pods.namespace)
     return {pod["metadata"]["name"]: pod["status"].get("phase", "") for pod in found}
 
 

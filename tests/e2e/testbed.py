@@ -69,10 +69,15 @@ class Testbed:
         """What `kubectl WORDS` as the administrator prints; fails when it fails."""
         return self.run("kubectl", *words, stdin=stdin).stdout
 
+    @property
+    def looker(self) -> Looker:
+        """What looks at objects without a kubectl."""
+        return _looker(self.environment["KUBECONFIG"])
+
     def get(self, kind: str, name: str, namespace: str = "default") -> dict[str, Any] | None:
         """The object, None if there is none."""
         if Looker.knows(kind):
-            return _looker(self.environment["KUBECONFIG"]).get(kind, name, namespace)
+            return self.looker.get(kind, name, namespace)
         text = self.kubectl("get", kind, name, f"--namespace={namespace}", "--ignore-not-found", "--output=json")
         found: dict[str, Any] | None = json.loads(text) if text.strip() else None
         return found

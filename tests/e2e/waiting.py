@@ -7,11 +7,16 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 
-def wait_until(what: str, check: Callable[[], Result], *, seconds: float = 60, every: float = 0.1) -> Result:
-    """Return the first true result of `check`; fails after `seconds`, telling the last result."""
-    deadline = time.monotonic() + seconds
+def wait_until(what: str, check: Callable[[], Result], *, seconds: float = 60, every: float | None = None) -> Result:
+    """Return the first true result of `check`; fails after `seconds`, telling the last result.
+
+    Looks every `every` seconds; else again after a tenth of what was waited so far, at most half a second: a look at the
+    API server costs 5 ms of CPU in all, and what is waited for needs that too.
+    """
+    begun = time.monotonic()
     while True:
         if result := check():
             return result
-        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}; last seen: {result!r}"
-        time.sleep(every)
+        waited = time.monotonic() - begun
+        assert waited < seconds, f"waited {seconds:.0f} s for {what}; last seen: {result!r}"
+        time.sleep(every or min(0.5, max(0.05, waited / 10)))
