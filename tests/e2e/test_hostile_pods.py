@@ -17,6 +17,9 @@ from .waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
+# What is written into job directories is the same whichever way it goes there; that any text goes both ways is shown once.
+over_ssh = pytest.mark.parametrize("agent", ["ssh"], indirect=True, scope="session")
+
 # What the API server takes in a string, and a process can hold: no NUL, no lone surrogates.
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)
 # A shell's favourites, whole and as pieces.
@@ -58,24 +61,29 @@ def echo_pod(pods: Pods, name: str, arguments: list[str], variables: dict[str, s
     return pod
 
 
-def test_hostile_arguments_and_variables_arrive_unchanged(pods: Pods) -> None:
-    number = 0
+def drawn() -> list[tuple[list[str], dict[str, str]]]:
+    """Some random arguments and variables each, all before the first pod: their pods run at once."""
+    found = []
 
     @settings(
         max_examples=6, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
     )
     @given(st.lists(PIECES, min_size=20, max_size=40), st.lists(PIECES, min_size=len(NAMES), max_size=len(NAMES)))
-    def arrives(arguments: list[str], values: list[str]) -> None:
-        nonlocal number
-        number += 1
-        variables = dict(zip(NAMES, values, strict=True))
-        pods.apply(echo_pod(pods, f"hostile-{number}", arguments + NASTY, variables))
-        got_arguments, got_variables = received(pods, f"hostile-{number}")
-        assert got_arguments == arguments + NASTY
+    def draw(arguments: list[str], values: list[str]) -> None:
+        found.append((arguments + NASTY, dict(zip(NAMES, values, strict=True))))
+
+    draw()
+    return found
+
+
+def test_hostile_arguments_and_variables_arrive_unchanged(pods: Pods) -> None:
+    sent = {f"hostile-{number}": strings for number, strings in enumerate(drawn())}
+    pods.apply(*(echo_pod(pods, name, *strings) for name, strings in sent.items()))
+    for name, (arguments, variables) in sent.items():
+        got_arguments, got_variables = received(pods, name)
+        assert got_arguments == arguments
         changed = {name: (value, got_variables.get(name)) for name, value in variables.items()}
         assert not {name: pair for name, pair in changed.items() if pair[0] != pair[1]}
-
-    arrives()
 
 
 @contextmanager
@@ -136,12 +144,14 @@ def test_hostile_variables_arrive_in_probes_hooks_and_exec_and_no_process_list_s
         assert {name: got.get(name) for name in variables} == variables, place
 
 
+@over_ssh
 def test_an_argument_of_a_hundred_kilobytes_arrives(pods: Pods) -> None:
     long = "x'\"$" * 25_000
     pods.apply(echo_pod(pods, "long", [long], {}))
     assert received(pods, "long") == [[long], {}]
 
 
+@over_ssh
 def test_configmap_and_secret_values_arrive_as_they_are_bytes_that_are_no_text_too(pods: Pods) -> None:
     value = "$(PATH) $$ $(touch /x) `id` \\ ' \" \n end"
     binary = b"\xff\xfe k\xc3\xa9y \x80"
@@ -158,6 +168,7 @@ def test_configmap_and_secret_values_arrive_as_they_are_bytes_that_are_no_text_t
     assert received(pods, "raw") == [[], {"V1": value, "V2": binary.decode(errors="surrogateescape")}]
 
 
+@over_ssh
 def test_a_hostile_path_is_mounted_and_worked_in_as_it_is(pods: Pods) -> None:
     # Apptainer can't mount a path with a control character, and the container's state says so.
     path = "/mnt/" + "|".join(piece for piece in NASTY if piece.isprintable())
@@ -171,6 +182,7 @@ def test_a_hostile_path_is_mounted_and_worked_in_as_it_is(pods: Pods) -> None:
     assert received(pods, "paths") == [path, True]
 
 
+@over_ssh
 def test_a_nul_is_refused_by_its_path_if_the_api_server_takes_it(pods: Pods) -> None:
     pod = manifest("nul", pods.agent, "true", args=["a\0"])
     made = pods.testbed.run(
@@ -183,6 +195,7 @@ def test_a_nul_is_refused_by_its_path_if_the_api_server_takes_it(pods: Pods) -> 
         assert pods.get("nul") is None
 
 
+@over_ssh
 @pytest.mark.parametrize(
     ("annotation", "value"),
     [("partition", "cpu --uid=0"), ("account", 'a"\n#SBATCH --uid=0'), ("reservation", "-x"), ("constraint", "a b")],

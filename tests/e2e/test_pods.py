@@ -254,12 +254,14 @@ def test_a_kubernetes_job_counts_its_pods(pods: Pods, agent: Agent) -> None:
     pods.kubectl("wait", "job/batch", "--for=condition=complete", "--timeout=55s")
 
 
+# Of an agent on the login node the crowds are in test_crowds.
+@pytest.mark.parametrize("agent", ["ssh"], indirect=True, scope="session")
 def test_fifty_pods_at_once_all_succeed(pods: Pods) -> None:
     names = [f"many-{n}" for n in range(50)]
     pods.apply(*(manifest(name, pods.agent, "sh", "-c", f"echo {name}") for name in names))
 
     def phases() -> bool:
-        found = json.loads(pods.kubectl("get", "pods", "--output=json"))["items"]
+        found = pods.testbed.looker.items("pod", pods.namespace)
         return sum(pod["status"]["phase"] == "Succeeded" for pod in found) == 50
 
     wait_until("50 pods to succeed", phases, seconds=180, every=0.5)
