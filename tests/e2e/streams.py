@@ -121,12 +121,10 @@ class Place(Pods):
 
     def processes(self, pod: str = "main") -> list[int]:
         """The processes of a pod's runner, of its helper step and of that step's srun, on this machine."""
-        found, end = [], f"/{(self.get(pod) or {})['metadata']['uid']}".encode()
-        for process in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if any(word.endswith(end) for word in (process / "cmdline").read_bytes().split(b"\0")):
-                    found.append(int(process.name))
-        return found
+        end = f"/{(self.get(pod) or {})['metadata']['uid']}".encode()
+        first = _said_to(end)
+        time.sleep(0.5)  # what the runner has forked says the same until it has become a container's program
+        return sorted(first & _said_to(end))
 
     @contextlib.contextmanager
     def forwarded(self, transport: str, port: int) -> Iterator[tuple[int, Callable[[], str]]]:
@@ -143,6 +141,16 @@ class Place(Pods):
             found = wait_until("port-forward", lambda: re.search(r"127\.0\.0\.1:(\d+)", said()), seconds=SECONDS)
             assert found is not None
             yield int(found.group(1)), said
+
+
+def _said_to(end: bytes) -> set[int]:
+    """The processes with a word in their command line that ends so."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if any(word.endswith(end) for word in (process / "cmdline").read_bytes().split(b"\0")):
+                found.add(int(process.name))
+    return found
 
 
 def rss(pid: int) -> int:

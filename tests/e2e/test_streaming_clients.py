@@ -27,9 +27,12 @@ from .waiting import wait_until
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
-@pytest.fixture(scope="module", params=["ssh_agent", "local_agent"])
+# For each of the identities that an agent may have, and of its ways into a pod.
+both = pytest.mark.parametrize("place", ["ssh_agent", "local_agent"], indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module", params=["ssh_agent"])
 def place(testbed: Testbed, request: pytest.FixtureRequest) -> Iterator[Place]:
-    """Behind each of the identities that an agent may have."""
     agent: Agent = request.getfixturevalue(request.param)
     with contextlib.contextmanager(make_pods)(testbed, agent) as pods:
         made = Place(testbed, pods.agent, pods.namespace)
@@ -70,6 +73,7 @@ def client(place: Place) -> Iterator[PythonClient]:
 
 
 @pytest.mark.checklist(47)
+@both
 def test_the_python_client_runs_commands(client: PythonClient) -> None:
     script = "read line; echo got $line; echo err >&2; exit 4"
     with client.session("exec", command=["sh", "-c", script]) as session:
@@ -189,6 +193,7 @@ def decoded(message: aiohttp.WSMessage) -> tuple[int, bytes]:
     return message.data[0], message.data[1:]
 
 
+@both
 def test_the_run_endpoint_answers_with_the_output(place: Place) -> None:
     path = f"/run/{place.namespace}/main/main?cmd=echo%20one%20two"
     assert place.ask(path, method="POST") == "one two\n"
@@ -248,6 +253,7 @@ async def stuck_follower(place: Place, stack: contextlib.AsyncExitStack) -> None
 
 
 @pytest.mark.checklist(45, 46, 50)
+@both
 async def test_clients_that_read_nothing_take_bounded_memory_and_stop_nobody(place: Place) -> None:
     """Endless output of commands, 100 MB from a port and a log of 40 MiB wait for those who take nothing of them."""
     chatty = "i=0; while [ $i -lt 160 ]; do i=$((i+1)); head -c 262144 /dev/zero | tr '\\0' x | fold -w 1023; sleep 0.1; done"
