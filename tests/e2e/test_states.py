@@ -32,6 +32,7 @@ STOPPABLE = ("sh", "-c", "trap 'exit 0' TERM; echo begun; while :; do sleep 0.2;
 GREEDY = "{ head -c 600000000 /dev/zero; sleep 300; } | tail -n 1"  # a line without an end: tail keeps all of it
 LIMITED = ("limited-0", "limited-1", "limited-2")  # the QOS takes two, and runs one
 BROKEN, FAILING = "cn4", "cn3"
+ELSEWHERE = f"--exclude={BROKEN},{FAILING}"
 AFTER_SUBMISSION = "--begin=now+1hours"
 ALL_A100 = {"limits": {"cpu": "1", "memory": "64Mi", "nvidia.com/gpu": "4"}}
 HALF_A100 = {"limits": {"cpu": "1", "memory": "64Mi", "nvidia.com/gpu": "2"}}
@@ -91,7 +92,8 @@ def pods(testbed: Testbed, agent: Agent) -> Iterator[Pods]:
     """One namespace with all pods that Slurm is to do something to."""
     made = make_pods(testbed, agent)
     pods = next(made)
-    batch = [manifest(name, agent, *STOPPABLE) for name in ("suspended", "ended-by-root", "ended-by-user")]
+    names = ("suspended", "ended-by-root", "ended-by-user")
+    batch = [annotated(manifest(name, agent, *STOPPABLE), flags=ELSEWHERE) for name in names]
     failing = annotated(manifest("failing", agent, *STOPPABLE), flags=f"--nodelist={FAILING}")
     unlaunched = annotated(manifest("unlaunched", agent, "true"), flags=f"--nodelist={BROKEN} {AFTER_SUBMISSION}")
     flags = f"--nodelist={BROKEN} {AFTER_SUBMISSION}"
@@ -100,9 +102,11 @@ def pods(testbed: Testbed, agent: Agent) -> Iterator[Pods]:
         again_and_again(manifest("unlaunched-again", agent), flags=flags),
         again_and_again(manifest("preempted-again", agent, resources=HALF_A100), partition="low", gpu_type="a100"),
     ]
-    late = annotated(manifest("late", agent, "true"), flags=f"{AFTER_SUBMISSION} --deadline=now+3hours", time_limit="5")
-    limited = [annotated(manifest(name, agent, "sleep", "600"), qos="small") for name in LIMITED]
-    greedy = manifest("greedy", agent, "sh", "-c", GREEDY)
+    late = annotated(
+        manifest("late", agent, "true"), flags=f"{AFTER_SUBMISSION} {ELSEWHERE} --deadline=now+3hours", time_limit="5"
+    )
+    limited = [annotated(manifest(name, agent, "sleep", "600"), qos="small", flags=ELSEWHERE) for name in LIMITED]
+    greedy = annotated(manifest("greedy", agent, "sh", "-c", GREEDY), flags=ELSEWHERE)
     pods.apply(unlaunched, late, *batch, failing, *again, *limited, greedy, preemptible(agent))
     pods.apply(example("preemptible-service", agent, gpu_type="a100", resources=HALF_A100))
     yield pods

@@ -399,11 +399,11 @@ async def test_a_slurm_that_is_slow_to_take_jobs_holds_up_nothing_else(world: Wo
         world.create(f"p{number}")
     await world.until(lambda: len(world.provider.submissions) > 5)
     world.provider.run(running)
-    await world.until(lambda: world.status("running")["phase"] == "Running", seconds=5)
+    await world.until(lambda: world.status("running")["phase"] == "Running", seconds=30)
     world.delete("ending")
-    await world.until(lambda: world.provider.terminations == [(ending.metadata.uid, 30)], seconds=5)
+    await world.until(lambda: world.provider.terminations == [(ending.metadata.uid, 30)], seconds=30)
     world.provider.takes_jobs.set()
-    await world.until(lambda: {f"uid-p{n}" for n in range(40)} <= set(world.provider.jobs), seconds=5)
+    await world.until(lambda: {f"uid-p{n}" for n in range(40)} <= set(world.provider.jobs), seconds=30)
 
 
 async def test_a_slurm_that_is_slow_to_cancel_jobs_holds_up_nothing_else(world: World) -> None:
@@ -417,9 +417,9 @@ async def test_a_slurm_that_is_slow_to_cancel_jobs_holds_up_nothing_else(world: 
         world.delete(name)
     await world.until(lambda: world.provider.terminations)
     world.create("new")
-    await world.until(lambda: "uid-new" in world.provider.jobs, seconds=5)
+    await world.until(lambda: "uid-new" in world.provider.jobs, seconds=30)
     world.provider.ends_jobs.set()
-    await world.until(lambda: not any(map(world.exists, names)), seconds=10)
+    await world.until(lambda: not any(map(world.exists, names)), seconds=30)
 
 
 async def test_a_limit_leaves_the_pod_pending_whatever_its_restart_policy(world: World) -> None:

@@ -393,7 +393,7 @@ def test_initial_delay_counts_from_the_containers_start_and_period_between_probe
     assert isinstance(state, Running)
     first, second = _times(probed)[:2]
     assert first - state.started_at >= 2
-    assert second - first >= 0.9
+    assert second - first >= 0.5, "a second, less what the node was late with the first"
     end(j)
 
 
