@@ -68,12 +68,13 @@ def stuck(place: Place) -> Iterator[dict[str, "subprocess.Popen[bytes]"]]:
     """
     transports = [transport for transport in TRANSPORTS if place.websockets or transport == "spdy"]
     words = place.argv("exec", "-i", "main", "--", "sh", "-c", f"sleep {STUCK_SECONDS}; exit 9")
+    before = sum(place.streams("exec").values())
     with Path("/dev/zero").open("rb") as zeros, contextlib.ExitStack() as stack:
         clients = {
             transport: stack.enter_context(process(words, place.environment(transport), stdin=zeros))
             for transport in transports
         }
-        wait_until("the clients", lambda: sum(place.streams("exec").values()) == len(clients), seconds=SECONDS)
+        wait_until("the clients", lambda: sum(place.streams("exec").values()) - before == len(clients), seconds=SECONDS)
         yield clients
 
 
