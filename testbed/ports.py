@@ -11,7 +11,7 @@ from testbed.errors import TestbedError
 ADDRESS = "127.0.0.1"
 BASE_VARIABLE = "SLURMLET_TESTBED_PORT_BASE"
 DEFAULT_BASE = 21000
-SPAN = 500
+SPAN = 600
 """How many ports from the base on belong to the testbed."""
 
 
@@ -36,7 +36,7 @@ class Port(IntEnum):
     SRUN = 100
     """The first of the 300 ports in SrunPortRange."""
     AGENT = 400
-    """The first of 100 ports left to node agents; the testbed itself never listens there."""
+    """The first of 200 ports left to node agents; the testbed itself never listens there."""
 
 
 def base_from(environment: Mapping[str, str]) -> int:

@@ -2,7 +2,7 @@
 
 Pytest processes run beside each other, for most of a test is waiting. Two of them share the testbed that is up: one begins
 the waits of minutes and, after others that mostly wait and the slow unit tests, looks at what came of them; one runs most
-files, two at a time. The third runs the files that disturb others, one by one, on a testbed of their own. Meanwhile a
+files, three at a time. The third runs the files that disturb others, one by one, on a testbed of their own. Meanwhile a
 fourth runs, for less than a minute, what needs a site with cgroups, where this machine has any.
 """
 
@@ -23,7 +23,7 @@ from tests import totals
 
 from .testbed import TESTBED, environment_beside
 
-_AT_ONCE = "2"
+_AT_ONCE = "3"
 _TOGETHER = "e2e and not last and not alone and not cgroups"
 _NO_TESTS = 5  # pytest's exit code
 _HEARTBEAT_SECONDS = 30.0

@@ -21,7 +21,7 @@ from .testbed import PROJECT_ROOT, TESTBED, environment_beside
 from .waiting import wait_until
 
 # In order: each test goes on where the one before has stopped.
-pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.last, pytest.mark.timeout(300)]
 
 DEMO = (sys.executable, "-m", "slurmlet", "demo")
 WARM_SECONDS = 15
