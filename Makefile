@@ -1,6 +1,6 @@
 # make demo   a real Kubernetes and a real Slurm on this machine, and a pod running as a job
 # make test   every test, the end-to-end ones on those real parts included
-# make test-versions  on Slurm 22.05 and 26.05 what they answer differently
+# make test-versions  what Slurm 22.05, 26.05 and SingularityCE do differently
 # make test-faults    the faults and outages at full length: 500 submissions, a minute each
 # make check  lint, types, architecture and unit tests but the slow ones, in about a minute
 # make bench  what the bridge costs, beside plain sbatch

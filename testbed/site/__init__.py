@@ -3,7 +3,7 @@
 | room | holds |
 |---|---|
 | `rootfs`, `debian`, `apt`, `cached` | the root file system, how Debian trees are made, where packages come from, made once |
-| `pyslurm` | pyslurm for one of the Slurms, built when a test asks for it |
+| `pyslurm`, `singularity` | pyslurm for one of the Slurms, SingularityCE: built when a test asks for it |
 | `mounts`, `holder`, `namespace` | what the site sees, the process that keeps it, entering and ending it |
 | `configuration`, `slurm`, `cgroups` | Slurm's files and daemons; the kernel's limits of its jobs |
 | `sshd`, `wrappers`, `users` | the ways in: SSH, and Slurm's commands as alice |

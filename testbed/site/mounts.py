@@ -26,6 +26,9 @@ IMAGES = "/opt/slurmlet/images"
 PYSLURM = "/opt/slurmlet/pyslurm"
 """The cached builds of pyslurm, which a test asks for."""
 
+RUNTIMES = "/opt/slurmlet/runtimes"
+"""The cached builds of other container runtimes than the site has, which a test asks for."""
+
 _DEVICES = {  # name: minor number of the kernel's memory devices (major 1), Documentation/admin-guide/devices.txt
     "null": 3,
     "zero": 5,
@@ -54,7 +57,8 @@ def writable(layout: Layout) -> dict[str, Path]:
 
 def readable(layout: Layout) -> dict[str, Path]:
     """Return what the site can read but not change, by its path in the site; the project so that it can run there."""
-    return {str(PROJECT_ROOT): PROJECT_ROOT, IMAGES: layout.cache / "images", PYSLURM: layout.cache / "pyslurm"}
+    cached = {IMAGES: "images", PYSLURM: "pyslurm", RUNTIMES: "runtimes"}
+    return {str(PROJECT_ROOT): PROJECT_ROOT} | {inside: layout.cache / name for inside, name in cached.items()}
 
 
 def copy(layout: Layout) -> Path:

@@ -17,6 +17,7 @@ from testbed.paths import Layout
 from testbed.ports import Port
 from testbed.site import users
 
+from .runtimes import program
 from .testbed import PROJECT_ROOT, Testbed
 from .waiting import wait_until
 
@@ -99,6 +100,7 @@ class Agent:
                 kubeconfig.read_text().replace(f"https://{own}", f"https://127.0.0.1:{self._api_port}")
             )
         configuration["kubernetes"] = {"kubeconfig": str(kubeconfig)}
+        configuration["pods"]["runtime"] = {"executable": program()}
         configuration["slurm"]["images"] = "{home}/.slurmlet-images"  # each agent's own would cost minutes
         for section, values in self.settings.items():
             configuration[section] = configuration.get(section, {}) | values if isinstance(values, dict) else values

@@ -26,6 +26,7 @@ from slurm_plugin.runner.plan import EnvEntry
 from slurm_plugin.runner.state import Running
 
 from .pods import Pods
+from .runtimes import program
 from .test_command_client import on_the_login_node, over_ssh
 from .testbed import Testbed
 from .waiting import wait_until
@@ -117,7 +118,7 @@ async def running_pod(testbed: Testbed, kind: str, runtime: str) -> AsyncIterato
                 "enter_idle_seconds": IDLE_SECONDS,
             },
             "pods": {
-                "runtime": {"kind": runtime},
+                "runtime": {"kind": runtime, "executable": program()},
                 "registries": [{"registry": "docker.io", "mirror": registry, "insecure": True}],
             },
         }

@@ -12,8 +12,8 @@ def test_cached_tree_is_only_the_lower_layer() -> None:
     assert "lowerdir=/cache/site/tree,upperdir=/state/site/upper,workdir=/state/site/work" in overlay
 
 
-def test_project_images_and_pyslurm_are_read_only_at_their_places() -> None:
-    for place in (str(PROJECT_ROOT), mounts.IMAGES, mounts.PYSLURM):
+def test_project_images_and_what_was_built_are_read_only_at_their_places() -> None:
+    for place in (str(PROJECT_ROOT), mounts.IMAGES, mounts.PYSLURM, mounts.RUNTIMES):
         bind = COMMANDS.index(("mount", "--bind", str(mounts.readable(LAYOUT)[place]), f"/state/site/root{place}"))
         remount = COMMANDS.index(("mount", "-o", "remount,bind,ro", f"/state/site/root{place}"))
         assert bind < remount
