@@ -26,13 +26,7 @@ SLURM_FILES = (
     ),
     *("test_hostile.py", "test_states.py", "test_pods.py"),
 )
-CONTAINER_FILES = (
-    "test_runner_apptainer.py",
-    "test_enter.py",
-    "test_hostile_pods.py",
-    "test_probes.py",
-    "test_pods.py",
-)
+CONTAINER_FILES = ("test_runner_apptainer.py", "test_enter.py", "test_hostile_pods.py", "test_probes.py")
 
 _NO_TESTS = 5  # pytest's exit code
 
