@@ -32,7 +32,7 @@ _NO_TESTS = 5  # pytest's exit code
 
 
 def _tried(what: str, variables: Mapping[str, str], names: Sequence[str], options: Sequence[str]) -> int:
-    environment = environment_beside("versions", 1) | variables
+    environment = {**environment_beside("versions", 1), **variables}
     files = [f"tests/e2e/{name}" for name in names]
     argv = [sys.executable, "-m", "pytest", *options, *files]
 
