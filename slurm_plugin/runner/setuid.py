@@ -20,9 +20,10 @@ from .runtimes.base import Settled
 
 _OPTION = "--userns"
 _APPTAINER, _SINGULARITY = "apptainer", "singularity"
-_OF_THE_SITE = re.compile(r"--(userns|fakeroot|ignore-userns)(=.*)?\Z|-[a-zA-Z]*[uf][a-zA-Z]*\Z")
+# Compiled when they are needed: most installations have no setuid half, and every pod's start waits for this module.
+_OF_THE_SITE = r"--(userns|fakeroot|ignore-userns)(=.*)?\Z|-[a-zA-Z]*[uf][a-zA-Z]*\Z"
 _FALSE = tuple("--userns=" + word for word in ("false", "False", "FALSE", "f", "F", "0"))
-_DIRECTIVE = re.compile(r"\s*([a-z][a-z ]*[a-z])\s*=\s*(\S*)\s*\Z")
+_DIRECTIVE = r"\s*([a-z][a-z ]*[a-z])\s*=\s*(\S*)\s*\Z"
 _KERNEL_OVERLAY = (5, 11)  # overlayfs in a user namespace: https://docs.kernel.org/filesystems/overlayfs.html
 _PROGRAM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # Apptainer's "binary path" after $PATH
 _SYSCTLS = ("user/max_user_namespaces", "kernel/unprivileged_userns_clone")
@@ -63,7 +64,7 @@ def decide(runtime: Runtime, found: Installation, node: Node) -> Settled:
     """Return the runtime with what makes its containers enterable, or why they are not."""
     if found.directives.get("allow setuid") == "no":
         return Settled(runtime, "")  # it makes user namespaces by itself
-    own = [option for option in runtime.options if _OF_THE_SITE.match(option)]
+    own = [option for option in runtime.options if re.match(_OF_THE_SITE, option)]
     if own:
         return Settled(runtime, _words("pods.runtime.options has " + own[-1]) if own[-1] in _FALSE else "")
     reason = lacking(found, node)
@@ -121,7 +122,7 @@ def installation(executable: str) -> Optional[Installation]:
 
 def directives(text: str) -> Dict[str, str]:
     """Read ``apptainer.conf``: the directives whose value is one word, or none."""
-    found = (_DIRECTIVE.match(line) for line in text.splitlines())
+    found = (re.match(_DIRECTIVE, line) for line in text.splitlines())
     return {match.group(1): match.group(2) for match in found if match is not None}
 
 
