@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import sys
-from typing import Dict, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from .plan import Runtime
 from .runtimes.base import Settled
@@ -88,7 +88,7 @@ def lacking(found: Installation, node: Node) -> str:
         return "%s is 1 on the node, and no %s allows userns" % (_APPARMOR.replace("/", "."), _profile(found))
     if not node.fuse:
         return "/dev/fuse is not open to users on the node"
-    wanted = [("squashfuse_ll", "squashfuse")]
+    wanted: List[Tuple[str, ...]] = [("squashfuse_ll", "squashfuse")]
     if found.name == _SINGULARITY:
         # Before 4.1, which is when its configuration got that directive, it unpacked each image for each container.
         if "tmp sandbox" not in found.directives and found.directives.get("sif fuse") != "yes":
