@@ -7,7 +7,7 @@ never ended. Source: containerd 2.0 ``internal/cri/io/logger.go``; rotation as t
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Callable, List, Sequence, Union
+from typing import TYPE_CHECKING, Callable, List, Optional, Sequence, Union
 
 from .loop import READ, Loop, Promise
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MAX_PART = 16 * 1024
 _CHUNK = 64 * 1024
+_MOST_IN_A_PIPE = 1 << 20  # pipe(7), pipe-max-size
 _TAIL = 4096
 
 
@@ -189,25 +190,33 @@ class Pump:
         loop.watch(descriptor, READ, self._read)
 
     def _read(self) -> None:
-        if self.ended.done:
-            return
+        if not self.ended.done and self._take() == b"":
+            self._close()
+
+    def _take(self) -> Optional[bytes]:
+        """Read some bytes and pass them on; b"" at the end, None if there is nothing now."""
         try:
             data = os.read(self._descriptor, _CHUNK)
         except BlockingIOError:
-            return
+            return None
         except OSError:
-            data = b""  # a terminal whose last user has gone says EIO
-        if not data:
-            self.stop()
-            return
-        for reader in self._readers:
-            reader.feed(data)
-        self._lines.feed(data, int(time.time() * 1000000000))
+            return b""  # a terminal whose last user has gone says EIO
+        if data:
+            for reader in self._readers:
+                reader.feed(data)
+            self._lines.feed(data, int(time.time() * 1000000000))
+        return data
 
     def stop(self) -> None:
-        """Stop reading; what was read and not yet written is written."""
+        """Stop reading, once what is in the pipe already has been read: whoever still holds it may write without end."""
         if self.ended.done:
             return
+        for _ in range(_MOST_IN_A_PIPE // _CHUNK + 1):
+            if not self._take():
+                break
+        self._close()
+
+    def _close(self) -> None:
         self._loop.unwatch(self._descriptor)
         os.close(self._descriptor)
         self._lines.finish(int(time.time() * 1000000000))

@@ -1,12 +1,15 @@
 """The CRI log format, byte by byte."""
 
+import fcntl
+import os
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from slurm_plugin.runner.logs import MAX_PART, Lines, LogFile, Tail, forget_before, timestamp
+from slurm_plugin.runner.logs import MAX_PART, Lines, LogFile, Pump, Tail, forget_before, timestamp
+from slurm_plugin.runner.loop import Loop
 
 from .conftest import MakeJob
 from .jobs import pod, shell
@@ -135,6 +138,18 @@ def test_tail_keeps_the_last_lines_and_bytes() -> None:
     assert tail.text(2048, 3) == "9997\n9998\n9999\n"
     assert len(tail.text(2048, 80)) < 2048
     assert len(tail.text(2048, 80).splitlines()) == 80
+
+
+def test_what_is_in_the_pipe_already_is_read_before_reading_stops() -> None:
+    """The runner itself may have stood still while the time ran out that it gives a pipe which somebody else holds."""
+    read_end, write_end = os.pipe()
+    fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 1 << 18)
+    written: list[bytes] = []
+    pump = Pump(Loop(), read_end, Lines("stdout", written.append), [])
+    os.write(write_end, b"x" * 199_999 + b"\n")
+    pump.stop()
+    os.close(write_end)
+    assert sum(line.count(b"x") for line in written) == 199_999
 
 
 def test_nothing_of_a_flood_is_lost(job: MakeJob) -> None:
