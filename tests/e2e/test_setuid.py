@@ -122,9 +122,14 @@ def test_where_the_site_forbids_it_a_pod_runs_and_what_would_enter_says_why(plac
     assert (ending["exitCode"], ending["message"]) == (3, "bye\n")
     assert pods.kubectl("logs", "shut", "--container=served").strip() == own_user_namespace()
     assert not pods.container("shut", "probed")["ready"]
-    wait_until("the probe's word", lambda: [event for event in pods.events("shut") if event["reason"] == "Unhealthy"])
-    (unhealthy,) = [event["message"] for event in pods.events("shut") if event["reason"] == "Unhealthy"]
-    assert unhealthy == f"Readiness probe failed: the container can't be entered: {FORBIDDEN}"
+
+    def said() -> list[str]:  # of that container: the other's server may not have listened yet when it was first asked
+        events = [event for event in pods.events("shut") if "{probed}" in event["involvedObject"].get("fieldPath", "")]
+        return [event["message"] for event in events if event["reason"] == "Unhealthy"]
+
+    assert wait_until("the probe's word", said) == [
+        f"Readiness probe failed: the container can't be entered: {FORBIDDEN}"
+    ]
     words = ("exec", "shut", "--container=served", "--", "true")
     done = pods.testbed.run("kubectl", f"--namespace={pods.namespace}", *words, check=False)
     assert done.returncode != 0
