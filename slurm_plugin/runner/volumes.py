@@ -9,6 +9,7 @@ import stat
 import sys
 from typing import Dict
 
+from slurm_plugin.hostagent import removal
 from slurm_plugin.jobdir import JobDir
 
 from . import plan
@@ -57,8 +58,6 @@ def remove_tree(path: str) -> None:
 
     What can't be removed is named in the job's output, and stays.
     """
-    from slurm_plugin.hostagent import removal  # at a pod's end: its start need not wait for it
-
     if not os.path.isdir(path):
         return
     try:
