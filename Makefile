@@ -9,7 +9,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Workers of the tests of the runner, and of all others: more than CPUs, for much of a test is waiting.
 AT_ONCE := $(shell expr 2 \* `nproc 2>/dev/null || echo 2`)
+MORE_AT_ONCE := $(shell expr 3 \* `nproc 2>/dev/null || echo 2`)
 
 # Bytecode is kept, whatever the shell says: every worker of the tests and every agent would compile all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -50,7 +52,7 @@ lint: $(STAMP)
 	@$(BIN)/vermin --no-tips -q -t=3.6- --violations slurm_plugin/runner slurm_plugin/hostagent slurm_plugin/jobdir.py slurm_plugin/clients/pyslurm/child.py
 
 # A library that one slow test needs takes each worker a second.
-UNIT := -q -n $(AT_ONCE) --dist worksteal -m "not e2e and not slow" -p no:schemathesis
+UNIT := -q --dist worksteal -m "not e2e and not slow" -p no:schemathesis
 
 # Apart, for most tests of the runner wait, and every worker has to import and list all that it might be given. What one
 # of the two says is shown when it has ended, not in the middle of the other's words.
@@ -58,11 +60,11 @@ unit: unit-runner unit-others
 
 unit-runner: $(STAMP)
 	@mkdir -p build/tests
-	@$(BIN)/python -m pytest $(UNIT) --junitxml=build/tests/unit-runner.xml tests/slurm_plugin/runner >build/tests/unit-runner.log 2>&1; \
+	@$(BIN)/python -m pytest $(UNIT) -n $(AT_ONCE) --junitxml=build/tests/unit-runner.xml tests/slurm_plugin/runner >build/tests/unit-runner.log 2>&1; \
 	code=$$?; cat build/tests/unit-runner.log; exit $$code
 
 unit-others: $(STAMP)
-	@$(BIN)/python -m pytest $(UNIT) --junitxml=build/tests/unit-others.xml --ignore=tests/slurm_plugin/runner --ignore=tests/e2e --ignore=tests/sidecar/test_openapi.py tests
+	@$(BIN)/python -m pytest $(UNIT) -n $(MORE_AT_ONCE) --junitxml=build/tests/unit-others.xml --ignore=tests/slurm_plugin/runner --ignore=tests/e2e --ignore=tests/sidecar/test_openapi.py tests
 
 bench: $(STAMP)
 	@$(BIN)/python -m testbed up

@@ -245,6 +245,7 @@ async def test_a_log_that_is_not_there_is_said_not_to_be(client: SidecarProvider
         await anext(client.logs(PodUid("none"), "c", LogOptions()))
 
 
+@pytest.mark.slow
 async def test_reports_go_on_after_the_sidecar_was_away(client: SidecarProvider, sidecar: Running) -> None:
     job_id = await client.submit(pod(), PodContent())
     async with aclosing(client.reports()) as reports:
@@ -326,6 +327,7 @@ async def _write(process: ContainerProcess, data: bytes) -> None:
     await process.close_stdin()
 
 
+@pytest.mark.slow
 async def test_a_client_that_reads_nothing_for_a_while_is_not_cut_off(
     client: SidecarProvider, sidecar: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,6 +341,7 @@ async def test_a_client_that_reads_nothing_for_a_while_is_not_cut_off(
         assert await process.wait() == 0
 
 
+@pytest.mark.slow
 async def test_a_command_that_reads_nothing_for_a_while_is_not_cut_off(
     client: SidecarProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -383,6 +386,7 @@ async def test_the_words_of_what_breaks_in_the_middle_arrive(client: SidecarProv
             await process.wait()
 
 
+@pytest.mark.slow
 async def test_a_server_that_listens_no_more_is_heard_to_its_end(
     client: SidecarProvider, sidecar: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -478,6 +482,7 @@ async def test_the_description_names_every_route(sidecar: Running) -> None:
     assert ours == {(path, method) for path, method in described if method != "PARAMETERS"}
 
 
+@pytest.mark.slow
 async def test_a_quiet_log_is_followed_and_a_line_that_leads_nowhere_ends_it(
     sidecar: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -138,6 +138,7 @@ async def test_the_newer_of_two_with_one_name_takes_its_place(lines: Lines, capl
             assert await who(board, "site-a") == "new"
 
 
+@pytest.mark.slow
 async def test_a_sidecar_calls_again_when_the_agent_was_away(lines: Lines, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     async with calling(lines.dial("site-a"), "first"):

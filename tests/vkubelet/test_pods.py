@@ -492,7 +492,7 @@ async def test_a_missing_configmap_is_a_config_error_and_recovers(world: World) 
     await world.until(lambda: world.waiting() == "CreateContainerConfigError")
     assert world.status()["containerStatuses"][0]["state"]["waiting"]["message"] == 'configmap "later" not found'
     world.kube.put(f"{NAMESPACE}/configmaps/later", {"data": {"k": "v"}})
-    await world.until(lambda: world.provider.submissions)
+    await world.until(lambda: world.provider.jobs)
     assert [(e.name, e.value) for e in world.provider.contents[PodUid("uid-p")].env["main"]] == [("A", "v")]
 
 

@@ -141,6 +141,7 @@ def test_a_request_without_a_limit_waits_for_its_answer(port: int) -> None:
         server.join()
 
 
+@pytest.mark.slow
 def test_a_request_that_is_cut_short_by_the_containers_end_leaves_nothing_behind(job: MakeJob, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     listening = (
@@ -158,6 +159,7 @@ def test_a_request_that_is_cut_short_by_the_containers_end_leaves_nothing_behind
     end(j)
 
 
+@pytest.mark.slow
 def test_a_node_without_room_for_another_process_lets_the_pod_wait(job: MakeJob) -> None:
     crashing = shell("crashing", "exit 3", restart_policy="Always")
     probed = shell("probed", _FOREVER, readiness_probe=probe(exec_action("true"), failure_threshold=1))
@@ -397,6 +399,7 @@ def test_initial_delay_counts_from_the_containers_start_and_period_between_probe
     end(j)
 
 
+@pytest.mark.slow
 def test_a_probe_that_hangs_does_not_make_the_periods_longer(job: MakeJob) -> None:
     hanging = probe(exec_action("sleep", "60"), period=2, timeout=2, failure_threshold=3)
     j = job(pod(shell("a", _FOREVER, liveness_probe=hanging)))

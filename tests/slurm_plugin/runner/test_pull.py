@@ -265,6 +265,7 @@ def test_an_image_that_is_a_path_is_where_its_links_lead_and_only_below_what_is_
     assert "no such file" in _local(site, images / "none", apart=pods)["message"]
 
 
+@pytest.mark.slow
 def test_a_pull_that_does_not_get_on_is_given_up_and_names_the_registry(registry: Registry, site: Site) -> None:
     working = site.executable.read_text()
     site.executable.write_text("#!/bin/sh\nsleep 100 & wait\n")

@@ -131,6 +131,7 @@ def try_pods(*, rounds: int, together: int) -> None:
             shutil.rmtree(directory)
 
 
+@pytest.mark.slow
 def test_random_pods_end_as_the_model_says() -> None:
     try_pods(rounds=2, together=6)
 

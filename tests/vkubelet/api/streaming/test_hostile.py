@@ -175,6 +175,7 @@ async def test_ten_thousand_streams_beside_a_command_close_the_connection_and_ar
     assert len(warnings(caplog)) == 1
 
 
+@pytest.mark.slow
 async def test_a_command_whose_streams_do_not_come_is_given_up(server, caplog, local):
     async with dial(port(server), EXEC) as client:
         await client.open(streamtype="error")
