@@ -150,6 +150,8 @@ def _json(config: Optional[ImageConfig]) -> Optional[Dict[str, Any]]:
 
 
 def _pull_once(image: Image, reference: Reference, puller: Puller, login: Optional[Login]) -> None:
+    import tempfile  # seldom
+
     digest, cache = reference.version, puller.cache
     lease = cache.lock(digest, lambda: cache.has(digest))
     if lease is None:
@@ -163,13 +165,10 @@ def _pull_once(image: Image, reference: Reference, puller: Puller, login: Option
         cache.allow(digest, login)  # before it can be seen: without a note it would be anybody's
         source = "%s://%s@%s" % (reference.scheme, reference.repository, digest)
         commands = runtime.pull_commands(Wanted(puller.runtime, source, temporary, image.insecure))
-        for argv in commands:
+        with tempfile.TemporaryDirectory(prefix="slurmlet-pull-", dir=environment.get("APPTAINER_TMPDIR")) as room:
+            environment["PATH"] = runtime.pull_path(environment.get("PATH", ""), room)
             try:
-                _run(argv, environment, lease.renew, puller.patience)
-                break
-            except PullError as error:
-                if argv is commands[-1] or _UNKNOWN not in str(error):
-                    raise
+                _run_first(commands, environment, lease.renew, puller.patience)
             except StuckError as error:
                 raise PullError("ErrImagePull", "%s: %s; given up" % (reference.registry, error)) from error
         cache.add(temporary, digest, runtime.image_config(temporary))
@@ -177,6 +176,20 @@ def _pull_once(image: Image, reference: Reference, puller: Puller, login: Option
         if os.path.exists(temporary):
             os.unlink(temporary)
         lease.release()
+
+
+def _run_first(
+    commands: List[List[str]], environment: Dict[str, str], renew: Callable[[], None], patience: float
+) -> None:
+    """Run the first of these commands all of whose options the program knows. PullError, StuckError."""
+    for argv in commands:
+        try:
+            _run(argv, environment, renew, patience)
+        except PullError as error:
+            if argv is commands[-1] or _UNKNOWN not in str(error):
+                raise
+        else:
+            return
 
 
 def _run(argv: List[str], environment: Dict[str, str], renew: Callable[[], None], patience: float) -> None:

@@ -60,11 +60,27 @@ def remove_tree(path: str) -> None:
     """
     if not os.path.isdir(path):
         return
+    # The way there may be a link (``/tmp``, a site's ``$TMPDIR``); what is removed is not.
+    real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
     try:
-        # The way there may be a link (``/tmp``, a site's ``$TMPDIR``); what is removed is not.
-        removal.remove_tree(os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path)))
+        _unmount_below(real)
+        removal.remove_tree(real)
     except (OSError, ValueError) as error:
         sys.stderr.write("slurmlet: left behind: %s\n" % error)
+
+
+def _unmount_below(path: str) -> None:
+    """Unmount images: SingularityCE mounts them on the node, by FUSE, and leaves them so if it is killed."""
+    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as stream:
+        mounted = [line.split(" ")[1:3] for line in stream]
+    points = [point.replace("\\040", " ") for point, kind in mounted if kind.startswith("fuse")]  # proc_pid_mounts(5)
+    for point in points:
+        if point.startswith(path + "/"):
+            import shutil  # seldom
+            import subprocess
+
+            program = shutil.which("fusermount3") or "fusermount"
+            subprocess.call([program, "-u", "-z", point])
 
 
 def _open_to_all(path: str) -> str:

@@ -17,6 +17,7 @@ if it is ISOLATED,
 and if it NEEDS_IMAGE
 
 - ``pull_commands(wanted) -> List[List[str]]``: what makes a registry's image a file; the next where one has an unknown flag;
+- ``pull_path(path, directory) -> str``: the PATH for these programs, for which files may be made in that directory;
 - ``pull_variables(user, password) -> Dict[str, str]``: how these programs are told a login, not on the command line;
 - ``image_config(path) -> Optional[ImageConfig]``: what that file says of itself.
 """

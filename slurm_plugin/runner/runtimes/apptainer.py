@@ -31,6 +31,7 @@ _GPU_OPTIONS: Dict[str, Tuple[str, ...]] = {"nvidia": ("--nv",), "rocm": ("--roc
 _SHELL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _PLAIN_PATH = re.compile(r"[^:,\\\"']*\Z")
 _READ_ONLY_NAMES = ("UID", "EUID", "GID")  # of the shell that Apptainer injects the environment with
+_MORE_PATH = ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # where Apptainer looks besides
 _SCRIPT = "/.singularity.d/env/zz-slurmlet.sh"  # the last of the scripts that Apptainer reads inside
 
 
@@ -128,6 +129,8 @@ def _own_binds(setting: Setting) -> Tuple[Bind, ...]:
 def _environment(setting: Setting) -> Tuple[Dict[str, str], bool]:
     """Return the starter's environment, and whether it must reach the container as it is."""
     result = {name: setting.host[name] for name in _HOST if name in setting.host}
+    # Where an image can't be mounted it is unpacked, and SingularityCE mounts it there without setuid. Not for the container.
+    result["APPTAINER_TMPDIR"] = result["SINGULARITY_TMPDIR"] = setting.scratch
     odd = {name: value for name, value in _inside(setting).items() if not _SHELL_NAME.match(name)}
     return dict(result, **odd), bool(odd)
 
@@ -178,8 +181,10 @@ def _program(runtime: Runtime, environment: Dict[str, str]) -> str:
 
 
 # mksquashfs takes a quarter of the node's memory if nobody tells it otherwise, and the job's limit would end it.
-# ``pull`` has no word for that; an old Apptainer whose ``build`` has none either gets ``pull``.
-_BUILD = ("build", "--mksquashfs-args", "-mem 64M -processors 2")
+# ``pull`` has no word for that, nor has ``build`` before Apptainer 1.4 and in SingularityCE: there it is told by who stands
+# in for it in the PATH.
+_FRUGAL = "-mem 64M -processors 2"
+_BUILD = ("build", "--mksquashfs-args", _FRUGAL)
 
 
 def pull_commands(wanted: Wanted) -> List[List[str]]:
@@ -193,6 +198,19 @@ def pull_variables(user: str, password: str) -> Dict[str, str]:
     """Return how Apptainer and its forerunners are told a login: not on the command line, which every user sees."""
     words = {"DOCKER_USERNAME": user, "DOCKER_PASSWORD": password}
     return {prefix + name: word for prefix in ("APPTAINER_", "SINGULARITY_") for name, word in words.items()}
+
+
+def pull_path(path: str, directory: str) -> str:
+    """Return the PATH that these programs are to have. OSError: what has to be made for it in ``directory`` can't be."""
+    import shutil  # seldom
+
+    real = shutil.which("mksquashfs", path=path + _MORE_PATH)
+    if real is None:
+        return path
+    descriptor = os.open(os.path.join(directory, "mksquashfs"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o700)
+    with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
+        stream.write('#!/bin/sh\nexec %s "$@" %s\n' % (shlex.quote(real), _FRUGAL))
+    return "%s:%s" % (directory, path)
 
 
 def image_config(path: str) -> Optional[ImageConfig]:

@@ -280,15 +280,24 @@ def test_a_pull_that_does_not_get_on_is_given_up_and_names_the_registry(registry
 
 
 @pytest.mark.usefixtures("registry")
-def test_an_older_apptainer_that_answers_an_unknown_flag_with_its_manual_pulls_by_the_plain_way(site: Site) -> None:
+def test_an_older_apptainer_that_answers_an_unknown_flag_with_its_manual_pulls_by_the_plain_way(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = site.path / "programs"
+    programs.mkdir()
+    (programs / "mksquashfs").write_text('#!/bin/sh\necho "mksquashfs $*" >> "$CALLS"\n')
+    (programs / "mksquashfs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     working = site.executable.read_text().partition("\n")[2]
     site.executable.write_text(
         '#!/bin/sh\ncase "$*" in *--mksquashfs-args*)\n'
-        "echo 'Error for command \"build\": unknown flag: --mksquashfs-args'; seq 5000; exit 1;; esac\n" + working
+        "echo 'Error for command \"build\": unknown flag: --mksquashfs-args'; seq 5000; exit 1;; esac\n"
+        "mksquashfs root image -noappend\n" + working
     )
     assert site.fetch()["ready"]["pulled"]
-    (call,) = site.calls.read_text().splitlines()
+    squash, call = site.calls.read_text().splitlines()
     assert "--silent pull --force" in call
+    assert squash == "mksquashfs root image -noappend -mem 64M -processors 2", "the job's memory is not the node's"
 
 
 @pytest.mark.usefixtures("registry")

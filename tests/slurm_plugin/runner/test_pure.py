@@ -215,7 +215,8 @@ def test_hostile_environment_never_acts_on_the_starter() -> None:
         "HOME": "/h",
     }
     launch = apptainer.launch(setting(environment=hostile))
-    assert launch.env == {"PATH": "/usr/bin", "HOME": "/home/alice"}
+    own = {"APPTAINER_TMPDIR": setting().scratch, "SINGULARITY_TMPDIR": setting().scratch}
+    assert launch.env == own | {"PATH": "/usr/bin", "HOME": "/home/alice"}
     assert not any("$(id)" in word for word in launch.argv)
     assert exported({"Q": hostile["Q"], "HOME": "/h"}) == {"Q": hostile["Q"], "HOME": "/h"}
 

@@ -47,8 +47,8 @@ _CHECK = "import sys; from slurm_plugin.config import RuntimeSettings; print(Run
 def test_every_runtime_has_what_the_runner_asks_of_it(kind: str) -> None:
     runtime = load(kind)
     wanted = ["prepare", "launch", "main_process", "init_process"]
-    wanted += ["gate_directory", "inner_processes"] if runtime.ISOLATED else []
-    wanted += ["pull_commands", "pull_variables", "image_config"] if runtime.NEEDS_IMAGE else []
+    wanted += ["settle", "gate_directory", "inner_processes"] if runtime.ISOLATED else []
+    wanted += ["pull_commands", "pull_path", "pull_variables", "image_config"] if runtime.NEEDS_IMAGE else []
     assert all(callable(getattr(runtime, name)) for name in wanted)
     assert RuntimeSettings(kind=kind).kind == kind
 
