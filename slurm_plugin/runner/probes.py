@@ -42,7 +42,7 @@ class Prober:
     async def once(self) -> Optional[bool]:
         """Probe once. True or False: that result has reached its threshold; None: not yet, or the run has ended meanwhile."""
         outcome = await perform(self._shared, self._running, self._probe.action, float(self._probe.timeout))
-        if self._running.ended:
+        if self._running.ended or not (outcome.ok or self._running.lives):
             return None
         if not outcome.ok:
             words = "%s probe failed: %s" % (self._kind, outcome.text)

@@ -69,6 +69,15 @@ def session(leader: int) -> Set[int]:
     return {process.pid for process in processes() if process.session == leader and not process.zombie}
 
 
+def alive(pid: int) -> bool:
+    """Return whether a process runs; one that has ended and was not waited for does not."""
+    try:
+        with open("/proc/%d/stat" % pid, "rb") as stream:
+            return stream.read().rpartition(b")")[2].split()[:1] not in ([b"Z"], [b"X"], [])
+    except OSError:
+        return False
+
+
 def started_at(pid: int) -> int:
     """Return when a process was started, in clock ticks since the node's start: with its PID, who it is. 0: it has ended."""
     try:

@@ -10,7 +10,7 @@ from .gate import Gate
 from .join import JoinError, open_inside
 from .logs import Lines, LogFile, Pump, Tail
 from .process import Launch, send, start
-from .proctree import Remembered, session
+from .proctree import Remembered, alive, session
 from .ranks import RankStep
 from .runtimes import Setting
 from .shared import Shared
@@ -178,6 +178,13 @@ class RunningContainer:
     def is_inside(self) -> bool:
         """Return whether the container's own command runs, so that others can join it."""
         return self.executed and not self._exit.done
+
+    @property
+    def lives(self) -> bool:
+        """Whether its command runs. A runtime tidies up behind one that has ended, and has not ``ended`` itself until then."""
+        pid = self.main_pid()
+        inside = not self._shared.runtime.ISOLATED or pid not in (0, self.root)
+        return self.is_inside() and inside and alive(pid)
 
     @property
     def ended(self) -> bool:

@@ -2,8 +2,8 @@
 
 Pytest processes run beside each other, for most of a test is waiting. Two of them share the testbed that is up: one begins
 the waits of minutes and, after others that mostly wait and the slow unit tests, looks at what came of them; one runs most
-files, three at a time. The third runs the files that disturb others, one by one, on a testbed of their own. Meanwhile a
-fourth runs, for less than a minute, what needs a site with cgroups, where this machine has any.
+files, two at a time. The others run the files that disturb others, one by one, each on a testbed of its own: the one
+on which the kernel keeps jobs to their resources, where this machine can have that, and so what is to be seen there.
 """
 
 import os
@@ -23,14 +23,15 @@ from tests import totals
 
 from .testbed import TESTBED, environment_beside
 
-_AT_ONCE = "3"
+_AT_ONCE = "2"
 _TOGETHER = "e2e and not last and not alone and not cgroups"
+_CONSTRAINED = ("tests/e2e/test_cgroups.py", "tests/e2e/test_tenancy.py")
 _NO_TESTS = 5  # pytest's exit code
 _HEARTBEAT_SECONDS = 30.0
 
 
-def _pytest(report: str, marks: str, *options: str, where: str = "tests") -> list[str]:
-    words = ["-m", marks, f"--junitxml={totals.REPORTS / report}.xml", *options, where]
+def _pytest(report: str, marks: str, *options: str, where: Sequence[str] = ("tests",)) -> list[str]:
+    words = ["-m", marks, f"--junitxml={totals.REPORTS / report}.xml", *options, *where]
     return [sys.executable, "-m", "pytest", *words]
 
 
@@ -74,23 +75,24 @@ def main(options: Sequence[str]) -> int:
     begun = time.monotonic()
     for old in totals.REPORTS.glob("e2e-*.xml"):
         old.unlink()
-    own, constrained = environment_beside("alone", 2), environment_beside("cgroups", 1) | {"CGROUPS": "1"}
-    obstacle = cgroups.obstacle(Layout.from_environment(constrained))
+    own, other = environment_beside("alone", 2), environment_beside("cgroups", 1)
+    if not (obstacle := cgroups.obstacle(Layout.from_environment(other))):
+        other["CGROUPS"] = "1"
+    alone = [f"--ignore={path}" for path in _CONSTRAINED]
     try:
         with ExitStack() as stack:
-            lanes = [
-                stack.enter_context(_meanwhile(_pytest("e2e-last", "slow or (e2e and last)", *options), os.environ)),
-                stack.enter_context(_meanwhile(_pytest("e2e-alone", "e2e and alone", *options), own)),
-            ]
-            if not obstacle:
-                argv = _pytest("e2e-cgroups", "e2e and cgroups", *options, where="tests/e2e/test_cgroups.py")
-                lanes.append(stack.enter_context(_meanwhile(argv, constrained)))
+            beside: tuple[tuple[list[str], Mapping[str, str]], ...] = (
+                (_pytest("e2e-last", "slow or (e2e and last)", *options), os.environ),
+                (_pytest("e2e-alone", "e2e and alone", *alone, *options), own),
+                (_pytest("e2e-cgroups", "e2e", *options, where=_CONSTRAINED), other),
+            )
+            lanes = [stack.enter_context(_meanwhile(*each)) for each in beside]
             together = _pytest("e2e-together", _TOGETHER, "-n", _AT_ONCE, "--dist", "loadfile", *options)
             codes = [subprocess.run(together, check=False).returncode]
             say("The tests that wait for minutes, and those that have a testbed of their own, have run meanwhile …")
             codes += [lane.wait() for lane in lanes]
     finally:
-        for environment in (own, constrained):
+        for environment in (own, other):
             subprocess.run([*TESTBED, "down"], env=environment, check=False)
     if obstacle:
         say(f"Not run is what needs a site with cgroups: {obstacle}")

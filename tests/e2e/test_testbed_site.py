@@ -139,4 +139,4 @@ def test_machine_sees_no_mount_of_the_site(testbed: Testbed) -> None:
 def test_second_up_is_quick(testbed: Testbed) -> None:
     started = time.monotonic()
     testbed.run(sys.executable, "-m", "testbed", "up", "--only", "site")
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 10

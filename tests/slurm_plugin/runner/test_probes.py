@@ -8,11 +8,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from slurm_plugin.runner import network, plan
+from slurm_plugin.runner import network, plan, probes
+from slurm_plugin.runner.actions import Outcome
 from slurm_plugin.runner.loop import Loop
 from slurm_plugin.runner.network import tcp
 from slurm_plugin.runner.state import Running, Terminated, Waiting
@@ -243,9 +245,12 @@ def test_liveness_failure_restarts_the_container(job: MakeJob) -> None:
 def test_a_container_that_a_probe_ended_runs_again_under_on_failure_whatever_its_exit_code(
     job: MakeJob, tmp_path: Path, kind: str
 ) -> None:
-    runs = tmp_path / "runs"
-    obliging = f"echo run >> {runs}; test $(wc -l < {runs}) -gt 3 && exit 0; {_FOREVER}"
-    probes: dict[str, Any] = {kind: probe(exec_action("false"), failure_threshold=1)}
+    runs, sick = tmp_path / "runs", tmp_path / "sick"
+    obliging = (
+        f"echo run >> {runs}; test $(wc -l < {runs}) -gt 3 && exit 0; trap 'rm {sick}; exit 0' TERM; touch {sick}; "
+        "while :; do sleep 0.05; done"
+    )
+    probes: dict[str, Any] = {kind: probe(exec_action("test", "!", "-e", str(sick)), failure_threshold=1)}
     j = job(pod(shell("a", obliging, restart_policy="OnFailure", **probes), restart_policy="OnFailure"))
     process, seen = j.start(), []
     while process.poll() is None:
@@ -432,3 +437,24 @@ def test_a_probes_own_grace_period_comes_before_the_pods(job: MakeJob, tmp_path:
     last = j.container("a").last
     assert last is not None
     assert (last.exit_code, last.signal) == (137, 9)
+
+
+@pytest.mark.parametrize(("lives", "result"), [(True, False), (False, None)])
+def test_a_command_that_has_ended_by_itself_is_not_unhealthy_though_its_runtime_is_still_there(
+    lives: bool, result: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def failing(*_: object) -> Outcome:
+        return Outcome(False, "its namespaces are gone")
+
+    monkeypatch.setattr(probes, "perform", failing)
+    events: list[str] = []
+    shared: Any = SimpleNamespace(
+        book=SimpleNamespace(event=lambda reason, *_, **__: events.append(reason)), probe_counts={}
+    )
+    running: Any = SimpleNamespace(
+        ended=False, lives=lives, setting=SimpleNamespace(container=SimpleNamespace(name="a"))
+    )
+    prober = probes.Prober(shared, running, "Liveness", probe(exec_action("true"), failure_threshold=1))
+    with pytest.raises(StopIteration) as end:
+        prober.once().send(None)
+    assert (end.value.value, events) == (result, ["Unhealthy"] if lives else [])
