@@ -68,7 +68,12 @@ class PodReport:
     @property
     def over(self) -> bool:
         """Whether nothing of the job runs any more, for good."""
-        return self.absent or (self.job is not None and self.job.ended)
+        return is_over(self.job, absent=self.absent)
+
+
+def is_over(job: JobStatus | None, *, absent: bool) -> bool:
+    """Whether nothing of a pod's job runs any more, for good (``PodReport``). Asked of every job at each look."""
+    return absent or (job is not None and job.ended)
 
 
 @dataclass(frozen=True, slots=True)

@@ -243,7 +243,7 @@ def _being_cancelled() -> bool:
 
 def _alive(record: PodRecord | None) -> PodRecord:
     """Return the record of a pod that can be entered; PodNotFoundError otherwise."""
-    if record is None or not record.running or record.report().over or record.runner is None or record.runner.final:
+    if record is None or not record.running or record.settled or record.runner is None or record.runner.final:
         raise PodNotFoundError("the pod does not run here" if record is None else f"pod {record.name} is not running")
     return record
 

@@ -154,7 +154,7 @@ class SlurmProvider:
         directory = (await self._root()).job_dir(uid)
         async with self._serial[uid]:
             record = self._records.get(uid)
-            if record is None or record.report().over or record.ending:
+            if record is None or record.settled or record.ending:
                 return
             if record.job_id is None:
                 await self._end_unknown(record, directory)
@@ -174,7 +174,7 @@ class SlurmProvider:
     async def forget(self, uid: PodUid) -> None:
         """Remove what is left of an ended pod; one that has not ended yet is cancelled and removed then."""
         record = self._records.get(uid)
-        if record is not None and not record.report().over:
+        if record is not None and not record.settled:
             if uid not in self._forgetting:
                 await self.terminate(uid, 0)
                 self._forgetting.add(uid)
@@ -193,7 +193,7 @@ class SlurmProvider:
         directory = (await self._root()).job_dir(uid)
         async with self._serial[uid]:
             record = self._records.get(uid)
-            if record is not None and not record.report().over:
+            if record is not None and not record.settled:
                 for volume, files in content.volumes.items():
                     await update_volume(self._host, directory, volume, files)
 
@@ -227,7 +227,7 @@ class SlurmProvider:
         uid, site = PodUid(pod.metadata.uid), await self._site()
         async with self._serial[uid]:
             record = self._records.get(uid)
-            if record is None or record.report().over:
+            if record is None or record.settled:
                 return
             changed = await edit_plan(self._host, site.root.job_dir(uid), pod, site.settings.pods)
             runner = record.runner if record.running else None
@@ -359,7 +359,7 @@ class SlurmProvider:
 
     def _changed(self, uid: PodUid) -> None:
         record = self._records.get(uid)
-        if record is not None and record.report().over:
+        if record is not None and record.settled:
             self._termination.ended(uid)
         self._reporting.tell(uid)
 

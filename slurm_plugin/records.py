@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from .contract import ContainerUsage, PodReport, PodUsage, ProbeUsage
+from .contract import ContainerUsage, PodReport, PodUsage, ProbeUsage, is_over
 from .job import JobId, JobState, JobStatus, PodUid
 from .runner.state import RunnerState, Running
 from .runner.usage import Usage
@@ -69,8 +69,7 @@ class PodRecord:
     @property
     def settled(self) -> bool:
         """Whether Slurm need not be asked about this pod any more."""
-        job = self._own_job
-        return self.absent or (job is not None and job.ended)
+        return is_over(self._own_job, absent=self.absent)
 
     @property
     def ending(self) -> bool:

@@ -25,7 +25,7 @@ _OF_THE_SITE = r"--(userns|fakeroot|ignore-userns)(=.*)?\Z|-[a-zA-Z]*[uf][a-zA-Z
 _FALSE = tuple("--userns=" + word for word in ("false", "False", "FALSE", "f", "F", "0"))
 _DIRECTIVE = r"\s*([a-z][a-z ]*[a-z])\s*=\s*(\S*)\s*\Z"
 _KERNEL_OVERLAY = (5, 11)  # overlayfs in a user namespace: https://docs.kernel.org/filesystems/overlayfs.html
-_PROGRAM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # Apptainer's "binary path" after $PATH
+PROGRAM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # Apptainer's "binary path" after $PATH
 _SYSCTLS = ("user/max_user_namespaces", "kernel/unprivileged_userns_clone")
 _APPARMOR = "kernel/apparmor_restrict_unprivileged_userns"
 
@@ -127,7 +127,7 @@ def directives(text: str) -> Dict[str, str]:
 
 
 def _node(found: Installation, host_path: str) -> Node:
-    directories = [os.path.dirname(found.starter)] + (host_path + ":" + _PROGRAM_PATH).split(":")
+    directories = [os.path.dirname(found.starter)] + (host_path + ":" + PROGRAM_PATH).split(":")
     names = ("squashfuse_ll", "squashfuse", "fusermount3", "fusermount", "fuse-overlayfs")
     sysctls = {name: _text("/proc/sys/" + name).strip() for name in _SYSCTLS + (_APPARMOR,)}
     return Node(

@@ -31,7 +31,6 @@ _GPU_OPTIONS: Dict[str, Tuple[str, ...]] = {"nvidia": ("--nv",), "rocm": ("--roc
 _SHELL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _PLAIN_PATH = re.compile(r"[^:,\\\"']*\Z")
 _READ_ONLY_NAMES = ("UID", "EUID", "GID")  # of the shell that Apptainer injects the environment with
-_MORE_PATH = ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # where Apptainer looks besides
 _SCRIPT = "/.singularity.d/env/zz-slurmlet.sh"  # the last of the scripts that Apptainer reads inside
 
 
@@ -204,7 +203,7 @@ def pull_path(path: str, directory: str) -> str:
     """Return the PATH that these programs are to have. OSError: what has to be made for it in ``directory`` can't be."""
     import shutil  # seldom
 
-    real = shutil.which("mksquashfs", path=path + _MORE_PATH)
+    real = shutil.which("mksquashfs", path="%s:%s" % (path, setuid.PROGRAM_PATH))
     if real is None:
         return path
     descriptor = os.open(os.path.join(directory, "mksquashfs"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o700)
