@@ -83,7 +83,7 @@ def pods_of_the_page(agent: Agent) -> list[Manifest]:
             inits=(part("side", "touch /shared/side; echo x >> /shared/starts; "
                         "test $(wc -l < /shared/starts) -ge 2 || exit 1; " + stays, restartPolicy="Always"),),
         ),
-        single(agent, "startup", "sleep 2; " + ready, resources=SMALL, startupProbe=probe("test -e /shared/ready", failureThreshold=60),
+        single(agent, "startup", "sleep 6; " + ready, resources=SMALL, startupProbe=probe("test -e /shared/ready", failureThreshold=60),
                livenessProbe=probe("test -e /shared/ready", failureThreshold=1)),
         single(agent, "liveness", "touch /shared/ok; sleep 2; rm /shared/ok; " + stays, spec=on_failure,
                livenessProbe=probe("test -e /shared/ok", failureThreshold=2)),
