@@ -40,8 +40,8 @@ async def test_an_exec_plugin_that_hangs_is_given_up_by_name(tmp_path: Path, mon
         return started[-1]
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", remember)
-    with pytest.raises(ConfigurationError, match=r"the exec plugin of .*/config gave no credential within 0\.05 s"):
-        await load_access(file, None, seconds=0.05)
-    (plugin,) = started  # the official client leaves it to itself
-    plugin.kill()
-    await plugin.communicate()
+    with pytest.raises(ConfigurationError, match=r"the exec plugin of .*/config gave no credential within 0\.5 s"):
+        await load_access(file, None, seconds=0.5)
+    for plugin in started:  # the official client leaves it to itself; on a busy machine it has not begun
+        plugin.kill()
+        await plugin.communicate()

@@ -241,16 +241,22 @@ def test_liveness_failure_restarts_the_container(job: MakeJob) -> None:
     end(j)
 
 
+def _fails_at_once(ready: Path) -> plan.Probe:
+    """A probe that fails once a container is ready to be ended and not before, however slow the machine."""
+    waits = exec_action("sh", "-c", f"until test -e {ready}; do sleep 0.02; done; exit 1")
+    return probe(waits, failure_threshold=1, timeout=60)
+
+
 @pytest.mark.parametrize("kind", ["startup_probe", "liveness_probe"])
 def test_a_container_that_a_probe_ended_runs_again_under_on_failure_whatever_its_exit_code(
     job: MakeJob, tmp_path: Path, kind: str
 ) -> None:
-    runs, sick = tmp_path / "runs", tmp_path / "sick"
+    runs, ready = tmp_path / "runs", tmp_path / "ready"
     obliging = (
-        f"echo run >> {runs}; test $(wc -l < {runs}) -gt 3 && exit 0; trap 'rm {sick}; exit 0' TERM; touch {sick}; "
+        f"echo run >> {runs}; test $(wc -l < {runs}) -gt 3 && exit 0; trap 'rm {ready}; exit 0' TERM; touch {ready}; "
         "while :; do sleep 0.05; done"
     )
-    probes: dict[str, Any] = {kind: probe(exec_action("test", "!", "-e", str(sick)), failure_threshold=1)}
+    probes: dict[str, Any] = {kind: _fails_at_once(ready)}  # which the fourth run never is
     j = job(pod(shell("a", obliging, restart_policy="OnFailure", **probes), restart_policy="OnFailure"))
     process, seen = j.start(), []
     while process.poll() is None:
@@ -305,16 +311,10 @@ def test_startup_probe_gates_the_others(job: MakeJob, tmp_path: Path) -> None:
     end(j)
 
 
-def test_startup_failure_ends_the_container(job: MakeJob) -> None:
-    j = job(
-        pod(
-            shell(
-                "a",
-                "trap 'exit 6' TERM; while :; do sleep 0.05; done",
-                startup_probe=probe(exec_action("false"), failure_threshold=1),
-            )
-        )
-    )
+def test_startup_failure_ends_the_container(job: MakeJob, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    script = f"trap 'exit 6' TERM; touch {ready}; while :; do sleep 0.05; done"
+    j = job(pod(shell("a", script, startup_probe=_fails_at_once(ready))))
     assert j.run() == 6
     assert "Container a failed startup probe" in [event.message for event in j.state().events]
 
