@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 from .annotations import JOB_ID, JOB_USER
 from .claims import PersistentVolume
 from .cluster import Cluster
-from .job import JobId, JobStatus, PodUid
+from .job import JobId, JobState, JobStatus, PodUid
 from .pod import Pod
 from .runner.logins import Login
 from .runner.plan import EnvEntry
@@ -69,6 +69,12 @@ class PodReport:
     def over(self) -> bool:
         """Whether nothing of the job runs any more, for good."""
         return is_over(self.job, absent=self.absent)
+
+    @property
+    def waits(self) -> bool:
+        """Whether all that is known of the job is that it waits in the queue, if that."""
+        begun = self.runner is not None or (self.job is not None and self.job.state is not JobState.PENDING)
+        return not (begun or self.absent or self.trouble)
 
 
 def is_over(job: JobStatus | None, *, absent: bool) -> bool:

@@ -35,6 +35,11 @@ class CachedPod:
     seen_at: float
     data: bytes
 
+    @property
+    def waits(self) -> bool:
+        """Whether the object says that the pod is still to begin, and nobody deletes it."""
+        return self.phase == "Pending" and not self.deleting
+
     def parse(self) -> Pod:
         """Return the pod. Raises pydantic's ValidationError for what the models can't read."""
         return Pod.model_validate_json(self.data)

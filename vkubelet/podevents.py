@@ -26,12 +26,14 @@ class PodEvents:
         self._clock = clock
         self._counts: dict[PodUid, tuple[str, int, dict[int, int]]] = {}
         self._queued: dict[PodUid, str] = {}
+        self._submitted: dict[PodUid, tuple[JobId, float]] = {}  # not told yet
         self._states: dict[PodUid, tuple[JobState, int, int]] = {}  # with the restarts, and those that were told
 
     def forget(self, uid: PodUid) -> None:
         """The pod is gone."""
         self._counts.pop(uid, None)
         self._queued.pop(uid, None)
+        self._submitted.pop(uid, None)
         self._states.pop(uid, None)
 
     def warn(self, pod: Pod, reason: str, message: str) -> None:
@@ -44,17 +46,25 @@ class PodEvents:
             self._queued[PodUid(pod.metadata.uid)] = message
             self._recorder.tell(_subject(pod), "Normal", reason, message)
 
-    def tell_submitted(self, pod: Pod, job_id: JobId) -> None:
-        """Tell that the pod has a job, and which of its annotations do nothing."""
-        key = f"submitted {job_id}"
+    def tell_submitted(self, pod: Pod, job_id: JobId, *, later: bool = False) -> None:
+        """Tell that the pod has a job, and which of its annotations do nothing; ``later``: with its next report."""
+        self._submitted[PodUid(pod.metadata.uid)] = job_id, self._clock()
+        if not later:
+            self._tell_submitted(pod)
+
+    def _tell_submitted(self, pod: Pod) -> None:
+        if (submitted := self._submitted.pop(PodUid(pod.metadata.uid), None)) is None:
+            return
+        job_id, at = submitted
         self._recorder.tell_once(
-            _subject(pod), "Normal", "SlurmSubmitted", f"Submitted Slurm job {job_id}", at=self._clock(), key=key
+            _subject(pod), "Normal", "SlurmSubmitted", f"Submitted Slurm job {job_id}", at=at, key=f"submitted {job_id}"
         )
         for message in idle(pod.metadata.annotations):
             self.warn(pod, "AnnotationIgnored", message)
 
     def tell_report(self, pod: Pod, report: PodReport) -> None:
         """Tell what the report says that was not told before."""
+        self._tell_submitted(pod)
         if report.trouble:
             self.tell_waiting(pod, "SlurmUnreachable", f"Slurm does not answer: {report.trouble}")
         self._tell_queue(pod, report)

@@ -208,9 +208,10 @@ class PodController:
         if cached is None:
             return await self._bury(uid, work)
         if work.report is not None and work.report.stray:
-            work.report = (
-                None  # said by somebody before we could say whose pod it is: of a pod that exists it is nothing
-            )
+            # Said by somebody before we could say whose pod it is: of a pod that exists it is nothing.
+            work.report = None
+        if cached.waits and work.only_waits and (left := self._turns.yields(uid, cached.seen_at)) is not None:
+            return left  # there is nothing to tell that those who are to be submitted should wait for
         try:
             pod = cached.parse()
         except ValidationError as error:
@@ -283,7 +284,7 @@ class PodController:
         self._content_backoff.succeeded(cached.uid)
         self._owners.accepted(cached.owner, cached.uid)
         log.info("submitted", extra=about(pod, job_id))
-        self._events.tell_submitted(pod, job_id)
+        self._events.tell_submitted(pod, job_id, later=self._turns.yields(cached.uid, cached.seen_at) is not None)
         self._upkeep.submitted(pod, content)
         self._editing.submitted(pod)
         return None

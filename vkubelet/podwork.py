@@ -33,6 +33,11 @@ class Work:
         return self.report is not None and (self.report.job_id is not None or self.report.over)
 
     @property
+    def only_waits(self) -> bool:
+        """Whether all there is to tell is that its job waits, and nothing was written of it yet."""
+        return self.written_at is None and self.has_job and self.report is not None and self.report.waits
+
+    @property
     def over(self) -> bool:
         """Whether nothing of it runs, for good."""
         return self.report.over if self.report is not None else not self.known

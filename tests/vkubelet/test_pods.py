@@ -406,6 +406,25 @@ async def test_a_slurm_that_is_slow_to_take_jobs_holds_up_nothing_else(world: Wo
     await world.until(lambda: {f"uid-p{n}" for n in range(40)} <= set(world.provider.jobs), seconds=30)
 
 
+async def test_a_pod_that_only_waits_is_told_of_when_no_other_waits_to_be_submitted(world: World) -> None:
+    world.start()
+    world.provider.takes_jobs.clear()
+    for number in range(10):
+        world.create(f"p{number}")
+    await world.until(lambda: len(world.provider.submissions) == 4)
+    await world.settle()
+    world.provider.tell(report("uid-queued", "queued", JobState.PENDING))
+    world.create("queued")
+    await world.settle()
+    assert "conditions" not in world.status("queued")
+    world.provider.tell(report("uid-queued", "queued"))
+    await world.until(lambda: world.status("queued").get("conditions"), seconds=5)
+    world.provider.takes_jobs.set()
+    names = [f"p{number}" for number in range(10)]
+    await world.until(lambda: all(world.waiting(name) for name in names), seconds=5)
+    await world.until(lambda: [reason for reason, _ in world.events()].count("SlurmSubmitted") == 10, seconds=5)
+
+
 async def test_a_slurm_that_is_slow_to_cancel_jobs_holds_up_nothing_else(world: World) -> None:
     world.start()
     names = [f"p{number}" for number in range(40)]

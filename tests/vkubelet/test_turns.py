@@ -1,3 +1,5 @@
+import time
+
 from vkubelet.turns import Turns
 
 
@@ -25,3 +27,17 @@ def test_one_that_was_woken_and_wants_no_turn_keeps_nobody_waiting_for_good() ->
     turns.give_back()
     turns.give_back()
     assert woken == ["gone", "c", "d"]
+
+
+def test_who_wants_no_turn_lets_those_go_first_who_wait_for_one_for_a_while() -> None:
+    woken: list[str] = []
+    turns, now = Turns[str](1, woken.append), time.monotonic()
+    assert turns.take("a")
+    assert turns.yields("telling", now) is None
+    assert not turns.take("b")
+    assert turns.yields("long there", now - 11) is None
+    left = turns.yields("telling", now)
+    assert left is not None
+    assert 5 < left <= 10
+    turns.give_back()
+    assert woken == ["b", "telling"]
