@@ -2,8 +2,9 @@
 
 Pytest processes run beside each other, for most of a test is waiting. Two of them share the testbed that is up: one begins
 the waits of minutes and, after others that mostly wait and the slow unit tests, looks at what came of them; one runs most
-files, two at a time. The others run the files that disturb others, one by one, each on a testbed of its own: the one
-on which the kernel keeps jobs to their resources, where this machine can have that, and so what is to be seen there.
+files, two at a time. The others run one by one what disturbs others, each on a testbed of its own: on the last the kernel
+keeps jobs to their resources, where this machine can have that; what is to be seen there runs on it, and then other files,
+so that all end at about the same time.
 """
 
 import os
@@ -24,8 +25,8 @@ from tests import totals
 from .testbed import TESTBED, environment_beside
 
 _AT_ONCE = "2"
-_TOGETHER = "e2e and not last and not alone and not cgroups"
-_CONSTRAINED = ("tests/e2e/test_cgroups.py", "tests/e2e/test_tenancy.py")
+_TOGETHER = "e2e and not last and not alone"
+_CONSTRAINED = tuple(f"tests/e2e/test_{name}.py" for name in ("cgroups", "tenancy", "rules", "runner_apptainer", "mpi"))
 _NO_TESTS = 5  # pytest's exit code
 _HEARTBEAT_SECONDS = 30.0
 
@@ -78,16 +79,16 @@ def main(options: Sequence[str]) -> int:
     own, other = environment_beside("alone", 2), environment_beside("cgroups", 1)
     if not (obstacle := cgroups.obstacle(Layout.from_environment(other))):
         other["CGROUPS"] = "1"
-    alone = [f"--ignore={path}" for path in _CONSTRAINED]
+    elsewhere = [f"--ignore={path}" for path in _CONSTRAINED]
     try:
         with ExitStack() as stack:
             beside: tuple[tuple[list[str], Mapping[str, str]], ...] = (
                 (_pytest("e2e-last", "slow or (e2e and last)", *options), os.environ),
-                (_pytest("e2e-alone", "e2e and alone", *alone, *options), own),
+                (_pytest("e2e-alone", "e2e and alone", *elsewhere, *options), own),
                 (_pytest("e2e-cgroups", "e2e", *options, where=_CONSTRAINED), other),
             )
             lanes = [stack.enter_context(_meanwhile(*each)) for each in beside]
-            together = _pytest("e2e-together", _TOGETHER, "-n", _AT_ONCE, "--dist", "loadfile", *options)
+            together = _pytest("e2e-together", _TOGETHER, "-n", _AT_ONCE, "--dist", "loadfile", *elsewhere, *options)
             codes = [subprocess.run(together, check=False).returncode]
             say("The tests that wait for minutes, and those that have a testbed of their own, have run meanwhile …")
             codes += [lane.wait() for lane in lanes]
