@@ -70,7 +70,7 @@ def test_31_a_job_at_its_time_limit_is_deadline_exceeded(pods: Pods, testbed: Te
     pods.run("late", "sleep", "600")
     pods.wait_phase("late", "Running")
     (job,) = pods.jobs("late")
-    testbed.run("scontrol", "update", f"jobid={job}", "endtime=now")
+    testbed.run("scontrol", "update", f"jobid={job}", "endtime=now+2")  # it has to be later than the start
     status = pods.wait_phase("late", "Failed", seconds=120)
     assert status["reason"] == "DeadlineExceeded"
     assert "time limit" in status["message"]

@@ -106,11 +106,15 @@ def judge(spec: PodSpec, status: Manifest) -> list[str]:
 
 
 def delete_in_time(pods: Pods, moments: list[tuple[float, str]]) -> None:
-    begun = time.monotonic()
-    with ThreadPoolExecutor(4) as kubectls:
-        for moment, name in sorted(moments):
-            time.sleep(max(0.0, begun + moment * SLOWER - time.monotonic()))
-            kubectls.submit(pods.kubectl, "delete", "pod", name, "--wait=false")
+    """Delete each pod so many seconds after its first status: before it there may be no room for it on the node."""
+
+    def delete(moment: float, name: str) -> None:
+        pods.wait(name, "to have a job", lambda status: status["containerStatuses"], seconds=240)
+        time.sleep(moment * SLOWER)
+        pods.kubectl("delete", "pod", name, "--wait=false")
+
+    with ThreadPoolExecutor(len(moments)) as kubectls:
+        list(kubectls.map(delete, *zip(*moments, strict=True)))
 
 
 @pytest.mark.timeout(3600)
