@@ -10,6 +10,7 @@ from slurm_plugin.runner import plan
 from slurm_plugin.runner.backoff import Timings
 from tests.slurm_plugin.runner.jobs import PROJECT, QUICK, Job
 
+from .runtimes import own_words
 from .testbed import Testbed
 
 
@@ -49,6 +50,9 @@ class SiteJob(Job):
         process = self.site.start(["env", "-i", *variables, *argv])
         self.processes.append(process)
         return process
+
+    def log(self, name: str, restart: int = 0) -> list[str]:
+        return own_words(super().log(name, restart))
 
 
 class Site:

@@ -26,7 +26,7 @@ SLURM_FILES = (
     ),
     *("test_hostile.py", "test_states.py", "test_pods.py"),
 )
-CONTAINER_FILES = ("test_runner_apptainer.py", "test_enter.py", "test_hostile_pods.py", "test_probes.py")
+CONTAINER_FILES = tuple(f"test_{name}.py" for name in ("runner_apptainer", "enter", "hostile_pods", "probes", "pods"))
 
 _NO_TESTS = 5  # pytest's exit code
 
