@@ -5,8 +5,10 @@ directory. What happens behind it (``visits``) is loaded when somebody comes.
 """
 
 import contextlib
+import errno
 import json
 import os
+import resource
 import socket
 import sys
 from typing import TYPE_CHECKING, Callable, Iterator, List, Optional, Sequence
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
 
 _NAME = "door"
 _LEAVE_SECONDS = 1.0
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+_AGAIN_SECONDS = 1.0
+# So many are kept for the pod itself, which is not to fail of its visitors, and so many a visitor may need at once.
+_OWN_DESCRIPTORS = 128
+_DESCRIPTORS = 8
 
 
 @contextlib.contextmanager
@@ -40,7 +47,9 @@ class Door:
         self._shared = shared
         self._lives = lives
         self._socket: Optional[socket.socket] = None
+        self._listening = False
         self._visits: List[Visit] = []
+        self._most = max(1, (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _OWN_DESCRIPTORS) // _DESCRIPTORS)
 
     def open(self) -> None:
         """Listen, and say where. A pod whose door can't be made runs all the same; its job's output tells why."""
@@ -58,7 +67,17 @@ class Door:
             return
         listener.setblocking(False)
         self._socket = listener
-        self._shared.loop.watch(listener.fileno(), READ, self._accept)
+        self._listen()
+
+    def _listen(self) -> None:
+        if self._socket is not None:
+            self._shared.loop.watch(self._socket.fileno(), READ, self._accept)
+            self._listening = True
+
+    def _rest(self) -> None:
+        if self._socket is not None and self._listening:
+            self._shared.loop.unwatch(self._socket.fileno())
+            self._listening = False
 
     def _publish(self, path: str) -> None:
         run = self._shared.book.facts.run
@@ -69,22 +88,29 @@ class Door:
         os.rename(temporary, target)
 
     def _accept(self) -> None:
-        from .visits import Visit
-
         if self._socket is None:
             return
-        try:
-            connection, _address = self._socket.accept()
-        except OSError:
-            return  # it has gone again
         self._visits = [visit for visit in self._visits if not visit.ended.done]
-        self._visits.append(Visit(self._shared, self._lives, connection, self._admit))
+        if len(self._visits) < self._most:
+            try:
+                from .visits import Visit
+
+                connection, _address = self._socket.accept()
+            except (ImportError, OSError) as error:
+                if isinstance(error, OSError) and error.errno not in _NO_ROOM:
+                    return  # it has gone again
+            else:
+                self._visits.append(Visit(self._shared, self._lives, connection, self._admit))
+                return
+        # There is no room, and whoever waits is still there: to ask at once again would take a whole core.
+        self._rest()
+        self._shared.loop.call_later(_AGAIN_SECONDS, self._listen)
 
     async def close(self) -> None:
         """Let nobody in any more; give those inside a moment to hear how what they are with has ended."""
         if self._socket is None:
             return
-        self._shared.loop.unwatch(self._socket.fileno())
+        self._rest()
         self._socket.close()
         self._socket = None
         deadline = self._shared.loop.now() + _LEAVE_SECONDS

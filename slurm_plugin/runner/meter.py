@@ -63,9 +63,12 @@ class Meter:
         while True:
             await self._loop.sleep(wait)
             begun = time.process_time()
-            usage = self.measure()
-            if _notable(self._written, usage):
-                self._write(usage)
+            try:
+                usage = self.measure()
+                if _notable(self._written, usage):
+                    self._write(usage)
+            except OSError as error:  # a full disk, no descriptors left: nothing that the pod is to fail of
+                sys.stderr.write("slurmlet: no usage for now: %s\n" % error)
             wait = max(INTERVAL_SECONDS, (time.process_time() - begun) / _SHARE_OF_TIME)
 
     def measure(self) -> Usage:
@@ -93,14 +96,10 @@ class Meter:
 
     def _write(self, usage: Usage) -> None:
         temporary = self._path + ".tmp"
-        try:
-            with open(temporary, "w", encoding="ascii") as stream:
-                json.dump(usage_to_json(usage), stream, separators=(",", ":"))
-            os.rename(temporary, self._path)
-        except OSError as error:
-            sys.stderr.write("slurmlet: can't write the usage: %s\n" % error)
-        else:
-            self._written = usage
+        with open(temporary, "w", encoding="ascii") as stream:
+            json.dump(usage_to_json(usage), stream, separators=(",", ":"))
+        os.rename(temporary, self._path)
+        self._written = usage
 
 
 def _notable(before: Optional[Usage], now: Usage) -> bool:

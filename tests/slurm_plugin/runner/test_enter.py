@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -135,6 +136,11 @@ def named(word: str) -> list[int]:
         except OSError:
             continue
     return found
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 async def gone(word: str) -> None:
@@ -419,6 +425,46 @@ async def test_who_reads_too_slowly_is_detached_and_the_container_goes_on(job: C
         await asyncio.to_thread(what.wait_until, lambda j: j.log("a")[-1].endswith("over"), seconds=60)
         with pytest.raises(HostError, match="faster than it was read"):
             await read_all(stream.read)
+
+
+async def test_a_runner_out_of_descriptors_takes_no_cpu_for_who_waits_and_lets_them_in_later(
+    job: Callable[..., Job],
+) -> None:
+    what = running(job, shell("a", FOREVER))
+    runner = what.processes[-1].pid
+    used = {int(name) for name in os.listdir(f"/proc/{runner}/fd")}
+    before = resource.prlimit(runner, resource.RLIMIT_NOFILE)
+    resource.prlimit(runner, resource.RLIMIT_NOFILE, (min({*range(len(used) + 1)} - used), before[1]))
+
+    async def visit() -> tuple[int, bytes, bytes]:
+        async with entered(what) as connection:
+            return await outcome(connection, "echo", "in")
+
+    visitor = asyncio.create_task(visit())
+    await asyncio.sleep(1)
+    begun = cpu_seconds(runner)
+    await asyncio.sleep(1)
+    assert cpu_seconds(runner) - begun < 0.3
+    assert not visitor.done()
+    resource.prlimit(runner, resource.RLIMIT_NOFILE, before)
+    assert await visitor == (0, b"in\n", b"")
+
+
+async def test_as_many_come_in_as_the_runner_has_descriptors_for(job: Callable[..., Job], tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128 + 3 * 8, before[1]))
+    try:
+        what = running(job, shell("a", FOREVER))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    script = f"echo in >> {tmp_path}/in; until test -e {tmp_path}/go; do sleep 0.05; done"
+    async with entered(what) as connection:
+        visits = [asyncio.create_task(outcome(connection, "sh", "-c", script)) for _ in range(3)]
+        await asyncio.to_thread(what.wait_until, lambda _: (tmp_path / "in").read_text() == "in\n" * 2)
+        await asyncio.sleep(1.5)
+        assert (tmp_path / "in").read_text() == "in\n" * 2
+        (tmp_path / "go").touch()
+        assert [code for code, _out, _errors in await asyncio.gather(*visits)] == [0, 0, 0]
 
 
 def add(job: Job, name: str, script: str) -> None:
