@@ -32,6 +32,7 @@ class PodEnds:
     async def ensure_over(self, uid: PodUid, work: Work, *, grace: int) -> float | None:
         """Ask for the end of a job that should not be; returns None once there is none, else when to look again."""
         if work.over:
+            self._turns.forget(uid)
             return None
         now = time.monotonic()
         if work.grace is None or grace < work.grace or now - work.grace_at > work.grace + _END_SECONDS:

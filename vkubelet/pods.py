@@ -205,6 +205,8 @@ class PodController:
         if not (self._listed.is_set() and self._told) or work is None:
             return None
         cached = self.cache.get(uid)
+        if cached is None or not cached.waits or work.has_job:
+            self._turns.forget(uid)
         if cached is None:
             return await self._bury(uid, work)
         if work.report is not None and work.report.stray:

@@ -1,6 +1,7 @@
 """So many at a time: what takes long must not take every worker. Nothing of I/O.
 
-A worker that would only wait is given back to the queue; the key is woken when there is room again.
+A worker that would only wait is given back to the queue; the key is woken when there is room for it. It keeps its place
+until it takes a turn or is forgotten.
 """
 
 import time
@@ -10,7 +11,7 @@ from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
-# When to ask again at the latest: who was woken may have wanted no turn any more, and wakes nobody.
+# When to ask again at the latest: room is kept for who was woken, and a worker that fails may be long in asking.
 AGAIN_SECONDS = 30.0
 _YIELD_SECONDS = 10.0
 
@@ -21,28 +22,27 @@ class Turns(Generic[K]):
     def __init__(self, count: int, wake: Callable[[K], None]) -> None:
         self._free = count
         self._wake = wake
-        self._waiting: dict[K, None] = {}
+        self._waiting: dict[K, bool] = {}  # whether it was woken
         self._yielding: dict[K, None] = {}
 
     def take(self, key: K) -> bool:
         """Take a turn, which is to be given back; False if there is none, and then the key is woken for another try."""
         if self._free == 0:
-            self._waiting[key] = None
+            self._waiting[key] = False
             return False
-        self._waiting.pop(key, None)
         self._free -= 1
+        self._leave(key)
         return True
 
     def give_back(self) -> None:
-        """End a turn. As many are woken as there is room for: some may want none any more."""
+        """End a turn."""
         self._free += 1
-        for key in list(islice(self._waiting, self._free)):
-            del self._waiting[key]
-            self._wake(key)
-        if not self._waiting:
-            yielding, self._yielding = self._yielding, {}
-            for key in yielding:
-                self._wake(key)
+        self._wake_first()
+
+    def forget(self, key: K) -> None:
+        """The key wants no turn any more: nobody is to wait for it."""
+        self._yielding.pop(key, None)
+        self._leave(key)
 
     def yields(self, key: K, since: float) -> float | None:
         """Return for how long who wants no turn lets those go first who wait for one; None if there is nobody to let.
@@ -54,3 +54,19 @@ class Turns(Generic[K]):
             return None
         self._yielding[key] = None
         return left
+
+    def _leave(self, key: K) -> None:
+        if self._waiting.pop(key, None) is None:
+            return
+        self._wake_first()
+        if not self._waiting:
+            yielding, self._yielding = self._yielding, {}
+            for other in yielding:
+                self._wake(other)
+
+    def _wake_first(self) -> None:
+        """Wake as many as there is room for, each once for a try."""
+        for key in list(islice(self._waiting, self._free)):
+            if not self._waiting[key]:
+                self._waiting[key] = True
+                self._wake(key)

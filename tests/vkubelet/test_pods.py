@@ -67,6 +67,18 @@ class World:
         body["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": grace}
         self.kube.put(f"{NAMESPACE}/pods/{name}", body)
 
+    async def create_and_delete(self, count: int) -> None:
+        """Create pods of which none is submitted yet, and delete them."""
+        names = [f"p{number}" for number in range(count)]
+        for name in names:
+            self.create(name)
+        await self.until(lambda: self.provider.submissions)
+        await self.settle()
+        for name in names:
+            self.delete(name)
+        under_way = {pod.metadata.name for pod in self.provider.submissions}
+        await self.until(lambda: not any(self.exists(name) for name in names if name not in under_way), seconds=10)
+
     def status(self, name: str = "p") -> dict[str, Any]:
         return self.kube.objects[f"{NAMESPACE}/pods/{name}"]["status"]
 
@@ -423,6 +435,41 @@ async def test_a_pod_that_only_waits_is_told_of_when_no_other_waits_to_be_submit
     names = [f"p{number}" for number in range(10)]
     await world.until(lambda: all(world.waiting(name) for name in names), seconds=5)
     await world.until(lambda: [reason for reason, _ in world.events()].count("SlurmSubmitted") == 10, seconds=5)
+
+
+async def test_pods_that_were_deleted_while_they_waited_to_be_submitted_hold_up_nothing(world: World) -> None:
+    world.start()
+    world.provider.takes_jobs.clear()
+    await world.create_and_delete(60)
+    names = [f"new{number}" for number in range(20)]
+    for name in names:
+        world.create(name)
+    await world.settle()
+    world.provider.takes_jobs.set()
+    await world.until(lambda: {f"uid-{name}" for name in names} <= set(world.provider.jobs), seconds=10)
+
+
+async def test_pods_that_ended_by_themselves_while_they_waited_to_be_ended_hold_up_nothing(world: World) -> None:
+    world.start()
+    names = [f"p{number}" for number in range(60)]
+    new = [f"new{number}" for number in range(10)]
+    for name in names + new:
+        world.create(name)
+    await world.until(lambda: len(world.provider.jobs) == 70)
+    world.provider.ends_jobs.clear()
+    for name in names:
+        world.delete(name)
+    await world.until(lambda: len(world.provider.terminations) == 2)
+    await world.settle()
+    asked_for = {uid for uid, _ in world.provider.terminations}
+    for name in (left := [name for name in names if f"uid-{name}" not in asked_for]):
+        world.provider.end(PodUid(f"uid-{name}"))
+    await world.until(lambda: not any(map(world.exists, left)), seconds=10)
+    for name in new:
+        world.delete(name)
+    await world.settle()
+    world.provider.ends_jobs.set()
+    await world.until(lambda: not any(map(world.exists, names + new)), seconds=10)
 
 
 async def test_a_slurm_that_is_slow_to_cancel_jobs_holds_up_nothing_else(world: World) -> None:
