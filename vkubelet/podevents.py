@@ -47,7 +47,7 @@ class PodEvents:
             self._recorder.tell(_subject(pod), "Normal", reason, message)
 
     def tell_submitted(self, pod: Pod, job_id: JobId, *, later: bool = False) -> None:
-        """Tell that the pod has a job, and which of its annotations do nothing; ``later``: with its next report."""
+        """Tell that the pod has a job, and which of its annotations do nothing; ``later``: with its next news."""
         self._submitted[PodUid(pod.metadata.uid)] = job_id, self._clock()
         if not later:
             self._tell_submitted(pod)
@@ -62,9 +62,11 @@ class PodEvents:
         for message in idle(pod.metadata.annotations):
             self.warn(pod, "AnnotationIgnored", message)
 
-    def tell_report(self, pod: Pod, report: PodReport) -> None:
-        """Tell what the report says that was not told before."""
+    def tell_news(self, pod: Pod, report: PodReport | None) -> None:
+        """Tell what was not told before: what the report says, if there is one, and what was left for later."""
         self._tell_submitted(pod)
+        if report is None:
+            return
         if report.trouble:
             self.tell_waiting(pod, "SlurmUnreachable", f"Slurm does not answer: {report.trouble}")
         self._tell_queue(pod, report)

@@ -218,8 +218,7 @@ class PodController:
             pod = cached.parse()
         except ValidationError as error:
             return await self._unreadable(cached, work, error)
-        if work.report is not None:
-            self._events.tell_report(pod, work.report)
+        self._events.tell_news(pod, work.report)
         if cached.deleting:
             return await self._end(cached, pod, work)
         if cached.phase in TERMINAL_PHASES:
@@ -286,10 +285,11 @@ class PodController:
         self._content_backoff.succeeded(cached.uid)
         self._owners.accepted(cached.owner, cached.uid)
         log.info("submitted", extra=about(pod, job_id))
-        self._events.tell_submitted(pod, job_id, later=self._turns.yields(cached.uid, cached.seen_at) is not None)
         self._upkeep.submitted(pod, content)
         self._editing.submitted(pod)
-        return None
+        again = self._turns.yields(cached.uid, cached.seen_at)
+        self._events.tell_submitted(pod, job_id, later=again is not None)
+        return again
 
     async def _hold(self, cached: CachedPod, pod: Pod, work: Work, hold: Hold) -> float | None:
         self._events.tell_waiting(pod, hold.reason, hold.message)
@@ -320,9 +320,8 @@ class PodController:
         refusal = refusal_of(error)
         if refusal is None:
             if isinstance(error, SlurmUnavailableError):
-                message = f"Slurm does not answer: {error}"
-                self._events.tell_waiting(pod, "SlurmUnreachable", message)
-                waiting = Refusal("", message)
+                waiting = Refusal("", f"Slurm does not answer: {error}")
+                self._events.tell_waiting(pod, "SlurmUnreachable", waiting.message)
                 if cached.owner != cached.uid:  # one is enough to find out when it does
                     self._owners.rejected(cached.owner, cached.uid, waiting, limit_seconds=retry_limit(error))
                 await self._wait(cached, pod, work, waiting)
@@ -382,11 +381,9 @@ class PodController:
         self._upkeep.drop(uid)
         if self.cache.get(uid) is None:
             self._work.pop(uid, None)
-            self._queue.forget(uid)
+            for each in (self._queue, self._events, self._extending, self._editing):
+                each.forget(uid)
             self._content_backoff.succeeded(uid)
-            self._events.forget(uid)
-            self._extending.forget(uid)
-            self._editing.forget(uid)
             self._owners.forget(uid, uid)
         return None
 

@@ -47,6 +47,7 @@ class FakeProvider:
         self.log_closed = asyncio.Event()
         self.usages: tuple[PodUsage, ...] = ()
         self.obeys = True
+        self.tells = True
         self.trouble: str | None = None  # before the first Snapshot
         self.state = cluster()
         self._news: asyncio.Queue[Report] = asyncio.Queue()
@@ -79,7 +80,8 @@ class FakeProvider:
     def tell(self, report: Report) -> None:
         if isinstance(report, PodReport):
             self.jobs[report.uid] = report
-        self._news.put_nowait(report)
+        if self.tells:
+            self._news.put_nowait(report)
 
     def run(self, pod: Pod, *, exit_code: int | None = None, events: tuple[Event, ...] = ()) -> None:
         """Let the pod's job run its containers, or end them with an exit code and itself with them."""

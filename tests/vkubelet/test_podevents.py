@@ -30,7 +30,7 @@ def history(*states: tuple[JobState, int]) -> list[tuple[str, str]]:
     events = PodEvents(told, lambda: 0.0)  # type: ignore[arg-type]
     for state, restarts in states:
         job = JobStatus(JobId("7"), state, restart_count=restarts)
-        events.tell_report(POD, PodReport(PodUid("u"), "default", "p", JobId("7"), job, None))
+        events.tell_news(POD, PodReport(PodUid("u"), "default", "p", JobId("7"), job, None))
     return told.events
 
 
@@ -62,7 +62,7 @@ def test_a_runners_event_is_told_once_and_again_when_it_was_counted_further() ->
         listed = tuple(Event(s, "Warning", "Unhealthy", "no", "", 900.0, times, at) for s, times, at in happened)
         runner = RunnerState(1, 1, "7", restart, "cn1", (), (), 1.0, 0.0, False, False, "", "", (), listed)
         told.once.clear()
-        events.tell_report(POD, PodReport(PodUid("u"), "default", "p", JobId("7"), None, runner))
+        events.tell_news(POD, PodReport(PodUid("u"), "default", "p", JobId("7"), None, runner))
         return told.once
 
     assert see(0, (1, 1, 1100.0), (2, 1, 1100.0)) == [("7/0/1", 1), ("7/0/2", 1)]

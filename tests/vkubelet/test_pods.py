@@ -472,6 +472,18 @@ async def test_pods_that_ended_by_themselves_while_they_waited_to_be_ended_hold_
     await world.until(lambda: not any(map(world.exists, names + new)), seconds=10)
 
 
+async def test_a_pod_that_was_submitted_is_told_of_though_slurm_says_nothing_of_its_job(world: World) -> None:
+    world.start()
+    world.provider.tells = False
+    world.provider.takes_jobs.clear()
+    for number in range(10):
+        world.create(f"p{number}")
+    await world.until(lambda: len(world.provider.submissions) == 4)
+    await world.settle()
+    world.provider.takes_jobs.set()
+    await world.until(lambda: [reason for reason, _ in world.events()].count("SlurmSubmitted") == 10, seconds=5)
+
+
 async def test_a_slurm_that_is_slow_to_cancel_jobs_holds_up_nothing_else(world: World) -> None:
     world.start()
     names = [f"p{number}" for number in range(40)]
