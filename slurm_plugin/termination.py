@@ -51,6 +51,8 @@ class Termination:
         else:
             await self._client.cancel(job_id)
             seconds = _RETRY_SECONDS
+        if record.settled:  # while Slurm was asked
+            return
         self._deadlines[record.uid] = job_id, deadline
         self._kill_later(record, job_id, seconds)
 

@@ -159,6 +159,8 @@ class FakeSlurm(Faults):
         self.asked: list[tuple[str, ...]] = []
         self.refuses: Exception | None = None
         self.late: list[tuple[str, str]] = []
+        self.answered = asyncio.Event()  # whether what asks for an end is answered
+        self.answered.set()
 
     def accept(self, script: str, directory: str) -> JobId:
         """Make a job of a script."""
@@ -211,11 +213,13 @@ class FakeSlurm(Faults):
     async def signal_batch(self, job_id: JobId, signal: str) -> None:
         self._before("signal_batch")
         self.asked.append(("signal", job_id, signal))
+        await self.answered.wait()
         self._after("signal_batch")
 
     async def cancel(self, job_id: JobId) -> None:
         self._before("cancel")
         self.asked.append(("cancel", job_id))
+        await self.answered.wait()
         if job_id in self.statuses and not self.statuses[job_id].state.ended:
             self.set(job_id, state=JobState.CANCELLED)
         self._after("cancel")

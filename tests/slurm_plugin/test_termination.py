@@ -225,6 +225,22 @@ def test_thousands_of_jobs_that_outlive_their_grace_are_not_cancelled_all_at_onc
     run_at_once(play())
 
 
+@pytest.mark.parametrize("grace_seconds", [0, 30])
+def test_a_job_that_ends_while_slurm_is_asked_to_end_it_is_left_alone_afterwards(grace_seconds: int) -> None:
+    async def play(scene: Scene) -> None:
+        scene.slurm.answered.clear()
+        asking = asyncio.create_task(scene.terminate(grace_seconds))
+        await asyncio.sleep(1)
+        scene.record.job = JobStatus(JOB, JobState.COMPLETED, restart_count=0)
+        scene.termination.ended(PodUid("u"))
+        scene.slurm.answered.set()
+        await asking
+        assert len(await scene.after(3600)) == 1
+        assert not scene.termination.under_way(PodUid("u"))
+
+    in_scene()(play)()
+
+
 @in_scene()
 async def test_closing_stops_everything_and_touches_no_job(scene: Scene) -> None:
     await scene.terminate(30)
