@@ -174,6 +174,8 @@ class Records:
         if view.claim is not None and view.claim[0] == NOBODY:
             record.absent = record.absent or view.claim[1] != WITHDRAWN
         elif view.claim is not None:
+            if view.claim[0] != record.job_id:  # these were moments of another job
+                record.missing_since = record.ended_since = None
             record.claimed_by = view.claim[0]
         if view.state is not None and _later(view.state, record.runner):
             record.runner = view.state

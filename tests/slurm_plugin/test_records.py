@@ -107,6 +107,14 @@ def test_the_end_of_a_twin_is_not_the_end_of_the_pod(records: Records) -> None:
     assert asked(records) == [TWIN]
 
 
+def test_a_job_that_claims_the_pod_is_not_ending_because_its_twin_is(records: Records) -> None:
+    see_queue(records, status(state=JobState.COMPLETED))
+    records.see_directory(view(claim="101"))
+    assert not record(records).ending
+    see_queue(records, status("101", JobState.COMPLETED), now=60)
+    assert record(records).ending
+
+
 def test_a_claim_for_nobody_ends_the_pod(records: Records) -> None:
     assert records.see_directory(view(job_id=None, claim=NOBODY))
     assert record(records).report().over
