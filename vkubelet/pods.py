@@ -389,6 +389,7 @@ class PodController:
 
     async def _unreadable(self, cached: CachedPod, work: Work, error: ValidationError) -> float | None:
         """Say that our models can't read a pod; it never had a job, so that its deletion needs none to end."""
+        self._turns.forget(cached.uid)
         log.error("%s/%s can't be read: %s", cached.namespace, cached.name, error, extra={"uid": cached.uid})
         if cached.deleting and await self._ends.ensure_over(cached.uid, work, grace=0) is None:
             await self._kube.delete(pod_path(cached), uid=cached.uid, grace_seconds=0)

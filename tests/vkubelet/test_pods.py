@@ -449,6 +449,24 @@ async def test_pods_that_were_deleted_while_they_waited_to_be_submitted_hold_up_
     await world.until(lambda: {f"uid-{name}" for name in names} <= set(world.provider.jobs), seconds=10)
 
 
+async def test_pods_that_can_be_read_no_more_while_they_wait_to_be_submitted_hold_up_nothing(world: World) -> None:
+    world.start()
+    world.provider.takes_jobs.clear()
+    names = [f"p{number}" for number in range(20)]
+    for name in names:
+        world.create(name)
+    await world.until(lambda: len(world.provider.submissions) == 4)
+    await world.settle()
+    left = [name for name in names if name not in {pod.metadata.name for pod in world.provider.submissions}]
+    for name in left[:8]:
+        body = world.kube.objects[f"{NAMESPACE}/pods/{name}"]
+        body["spec"]["ephemeralContainers"] = "of an API server to come"
+        world.kube.put(f"{NAMESPACE}/pods/{name}", body)
+    await world.settle()
+    world.provider.takes_jobs.set()
+    await world.until(lambda: {f"uid-{name}" for name in left[8:]} <= set(world.provider.jobs), seconds=10)
+
+
 async def test_pods_that_ended_by_themselves_while_they_waited_to_be_ended_hold_up_nothing(world: World) -> None:
     world.start()
     names = [f"p{number}" for number in range(60)]
