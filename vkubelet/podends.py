@@ -35,7 +35,7 @@ class PodEnds:
             self._turns.forget(uid)
             return None
         now = time.monotonic()
-        if work.grace is None or grace < work.grace or now - work.grace_at > work.grace + _END_SECONDS:
+        if work.grace is None or grace < work.grace or now >= work.grace_at + work.grace + _END_SECONDS:
             if not self._turns.take(uid):
                 return AGAIN_SECONDS
             try:
@@ -48,7 +48,7 @@ class PodEnds:
             # Doubtful: what the provider knows it tells; if it says nothing there never was a job.
             silent = now - work.grace_at
             return None if silent >= _SILENCE_SECONDS else _SILENCE_SECONDS - silent
-        return work.grace + _END_SECONDS
+        return work.grace_at + work.grace + _END_SECONDS - now
 
     async def is_elsewhere(self, report: PodReport) -> bool:
         """Whether a pod that was never seen here exists all the same: then it is not ours to end."""
