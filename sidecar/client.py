@@ -102,7 +102,8 @@ class SidecarProvider:
             "POST", wire.PODS, wire.Submitted, body, timeout=self._submit_seconds, lost=TransportError
         )
         job_id = JobId(said.job_id)
-        await self.introduce((replace(identity, job_id=job_id),))  # by which a sidecar with another policy knows it
+        known = (self._pods or {}).get(identity.uid, identity)  # whose job it is may have been told already
+        await self.introduce((replace(known, job_id=job_id),))  # by which a sidecar with another policy knows it
         return job_id
 
     async def terminate(self, uid: PodUid, grace_seconds: int) -> None:

@@ -300,6 +300,26 @@ async def test_whose_jobs_pods_have_is_told_a_sidecar_that_was_started_anew_and_
         assert sidecar.site.introduced == [replace(mine, job_id=JobId("7"), job_user="alice")]
 
 
+async def test_whose_job_a_pod_has_is_remembered_though_it_was_told_before_its_submission_was_answered(
+    client: SidecarProvider, sidecar: Running
+) -> None:
+    await client.introduce([])
+    async with aclosing(client.reports()) as reports:
+        await until(reports, Snapshot)
+        sidecar.site.takes_jobs.clear()
+        submission = asyncio.create_task(client.submit(pod(), PodContent()))
+        await eventually(lambda: bool(sidecar.site.submissions))
+        sidecar.site.tell(PodReport(UID, "default", "web", JobId("101"), None, None, user="alice"))
+        await until(reports, PodReport)
+        sidecar.site.takes_jobs.set()
+        job_id = await submission
+        await sidecar.stop()
+        sidecar.site.introduced.clear()
+        await sidecar.start()
+        await until(reports, Snapshot)
+        assert sidecar.site.introduced == [replace(PodIdentity.of(pod()), job_id=job_id, job_user="alice")]
+
+
 async def test_a_second_snapshot_arrives_whole(client: SidecarProvider, sidecar: Running) -> None:
     async with aclosing(client.reports()) as reports:
         await until(reports, Snapshot)
