@@ -9,11 +9,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import datetime
+from weakref import WeakValueDictionary
 
 from .archive import Archive
 from .cancellations import say_who_cancelled
@@ -79,7 +79,7 @@ class SlurmProvider:
         self._entering = Entering(host, self._site, self._records.get, settings.slurm.enter_idle_seconds)
         self._collection = Collection(host, settings.slurm.orphan_hours)
         self._reporting = Reporting(lambda: tuple(record.report() for record in self._records), self._report)
-        self._serial: defaultdict[PodUid, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._locks: WeakValueDictionary[PodUid, asyncio.Lock] = WeakValueDictionary()
         self._doubts = Doubts(client, self._submission, self._records, time.monotonic)
         self._forgetting: set[PodUid] = set()
         self._hurry = asyncio.Event()
@@ -119,11 +119,15 @@ class SlurmProvider:
 
     # --- submit, terminate, forget, update ------------------------------------------------------------------------
 
+    def _alone(self, uid: PodUid) -> asyncio.Lock:
+        """Return what is held while something is done to a pod; it is there as long as somebody has it."""
+        return self._locks.setdefault(uid, asyncio.Lock())
+
     async def submit(self, pod: Pod, content: PodContent) -> JobId:
         """Submit the pod's job, or return the job it already has (``contract.Provider.submit``)."""
         uid = PodUid(pod.metadata.uid)
         site = await self._site()
-        async with self._serial[uid]:
+        async with self._alone(uid):
             record = self._records.get(uid)
             if record is not None and record.job_id is not None:
                 return record.job_id
@@ -152,7 +156,7 @@ class SlurmProvider:
     async def terminate(self, uid: PodUid, grace_seconds: int) -> None:
         """Ask for the end of the pod (``contract.Provider.terminate``)."""
         directory = (await self._root()).job_dir(uid)
-        async with self._serial[uid]:
+        async with self._alone(uid):
             record = self._records.get(uid)
             if record is None or record.settled or record.ending:
                 return
@@ -181,17 +185,16 @@ class SlurmProvider:
             return
         await self._entering.forget(uid)
         directory = (await self._root()).job_dir(uid)
-        async with self._serial[uid]:  # an update under way would make parts of it anew
+        async with self._alone(uid):  # an update under way would make parts of it anew
             await self._host.remove_tree(directory.path)
             self._records.remove(uid)
         self._termination.ended(uid)
         self._forgetting.discard(uid)
-        self._serial.pop(uid, None)
 
     async def update(self, uid: PodUid, content: PodContent) -> None:
         """Swap a live pod's volume content, each volume atomically (``contract.Provider.update``)."""
         directory = (await self._root()).job_dir(uid)
-        async with self._serial[uid]:
+        async with self._alone(uid):
             record = self._records.get(uid)
             if record is not None and not record.settled:
                 for volume, files in content.volumes.items():
@@ -225,7 +228,7 @@ class SlurmProvider:
     async def edit(self, pod: Pod) -> None:
         """Have the pod take up its images and its deadline (``contract.Editable``)."""
         uid, site = PodUid(pod.metadata.uid), await self._site()
-        async with self._serial[uid]:
+        async with self._alone(uid):
             record = self._records.get(uid)
             if record is None or record.settled:
                 return

@@ -1,6 +1,7 @@
 """The provider's two sources between a Host and a Slurm in memory: what one pod or one answer spoils, and what not."""
 
 import asyncio
+import gc
 import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -224,6 +225,21 @@ async def test_a_pod_that_was_withdrawn_is_known_no_more(place: Place, before: E
             await place.submit()
     await place.provider.terminate(PodUid(UID), 0)
     assert not [path for path in place.host.files if path.endswith("/claim")]
+
+
+async def test_of_pods_that_were_refused_nothing_stays_in_memory(place: Place) -> None:
+    def locks() -> int:
+        gc.collect()
+        return sum(isinstance(each, asyncio.Lock) for each in gc.get_objects())
+
+    place.slurm.refuses = SubmissionRejectedError("Invalid account")
+    before = locks()
+    for number in range(20):
+        pod = make_pod(metadata={"uid": f"u{number}"})
+        with pytest.raises(SubmissionRejectedError):
+            await place.provider.submit(pod, PodContent())
+        await place.provider.terminate(PodUid(pod.metadata.uid), 0)
+    assert locks() - before < 20
 
 
 async def test_a_queued_pod_is_edited_in_its_plan(place: Place) -> None:
