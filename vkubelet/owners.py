@@ -76,7 +76,9 @@ class OwnerGate(Generic[K]):
         if owner == key:
             del self._owners[owner]  # a pod without a controller is its own owner and submits no more
         elif len(self._owners) > _MOST_OWNERS:
-            self._owners = {name: each for name, each in self._owners.items() if not each.free}
+            now = self._clock()
+            closed = {name: each for name, each in self._owners.items() if each.closed_until > now}
+            self._owners = closed | {name: each for name, each in self._owners.items() if each.trying is not None}
 
     def rejected(self, owner: str, key: K, refusal: Refusal, *, limit_seconds: float) -> None:
         """Slurm refused a job of the owner's; many refusals of jobs under way at once count as one."""

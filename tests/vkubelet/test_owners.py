@@ -86,3 +86,16 @@ def test_a_pod_that_leaves_without_a_verdict_lets_the_next_one_try(gate, woken):
     gate.left("rs", "a")
     assert woken == ["b"]
     assert gate.enter("rs", "b") is None
+
+
+def test_of_many_owners_those_are_forgotten_that_were_refused_long_ago(gate, clock):
+    for number in range(10_001):
+        assert gate.enter(f"job-{number}", "a") is None
+        gate.rejected(f"job-{number}", "a", NO, limit_seconds=300)
+    clock.now = 100.0
+    gate.rejected("closed", "a", NO, limit_seconds=300)
+    assert gate.enter("new", "b") is None
+    gate.accepted("new", "b")
+    assert gate.refusal("job-0") is None
+    assert gate.refusal("closed") is NO
+    assert gate.enter("closed", "a")
