@@ -98,9 +98,14 @@ class SidecarProvider:
         identity = PodIdentity.of(pod)
         await self.introduce((identity,))
         body = encode(wire.Submit(pod, content), wire.Submit)
-        said: wire.Submitted = await self._ask(
-            "POST", wire.PODS, wire.Submitted, body, timeout=self._submit_seconds, lost=TransportError
-        )
+        try:
+            said: wire.Submitted = await self._ask(
+                "POST", wire.PODS, wire.Submitted, body, timeout=self._submit_seconds, lost=TransportError
+            )
+        except SlurmletError as error:
+            if not error.transient and identity.job_id is None:
+                self._leave_out(identity.uid)  # it has no job, and nobody will say when it is gone
+            raise
         job_id = JobId(said.job_id)
         known = (self._pods or {}).get(identity.uid, identity)  # whose job it is may have been told already
         await self.introduce((replace(known, job_id=job_id),))  # by which a sidecar with another policy knows it
@@ -114,6 +119,9 @@ class SidecarProvider:
     async def forget(self, uid: PodUid) -> None:
         """See Provider."""
         await self._change("DELETE", _path(wire.POD, uid), timeout=self._submit_seconds)
+        self._leave_out(uid)
+
+    def _leave_out(self, uid: PodUid) -> None:
         if self._pods is not None:
             self._pods.pop(uid, None)
 

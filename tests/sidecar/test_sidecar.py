@@ -320,6 +320,19 @@ async def test_whose_job_a_pod_has_is_remembered_though_it_was_told_before_its_s
         assert sidecar.site.introduced == [replace(PodIdentity.of(pod()), job_id=job_id, job_user="alice")]
 
 
+async def test_a_pod_that_was_refused_is_not_told_a_sidecar_that_was_started_anew(
+    client: SidecarProvider, sidecar: Running
+) -> None:
+    await client.introduce([])
+    sidecar.site.refuse = lambda _pod: SubmissionRejectedError("Invalid account")
+    with pytest.raises(SubmissionRejectedError):
+        await client.submit(pod(), PodContent())
+    sidecar.site.introduced.clear()
+    async with aclosing(client.reports()) as reports:
+        await until(reports, Snapshot)
+    assert sidecar.site.introduced == []
+
+
 async def test_a_second_snapshot_arrives_whole(client: SidecarProvider, sidecar: Running) -> None:
     async with aclosing(client.reports()) as reports:
         await until(reports, Snapshot)
