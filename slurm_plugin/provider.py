@@ -30,6 +30,7 @@ from .errors import (
     PodNotFoundError,
     SlurmletError,
     SlurmUnavailableError,
+    SubmissionRejectedError,
     TransportError,
     UnsupportedFieldError,
 )
@@ -143,7 +144,8 @@ class SlurmProvider:
                     directory, job_name(pod), script, entries, since=_created(pod)
                 )
             except SlurmletError as error:
-                self._doubts.add(uid)
+                if not isinstance(error, SubmissionRejectedError | SlurmUnavailableError):  # of which nothing came
+                    self._doubts.add(uid)
                 if not isinstance(error, TransportError) and await self._host.list_directory(directory.path) is None:
                     self._records.remove(uid)  # nothing was staged, or it was withdrawn: no job can run it
                 raise

@@ -14,6 +14,7 @@ from slurm_plugin.config import SiteSettings
 from slurm_plugin.contract import PodContent, PodReport, Reachable, Report, Snapshot
 from slurm_plugin.errors import (
     HostError,
+    SlurmletError,
     SlurmUnavailableError,
     SubmissionRejectedError,
     TransportError,
@@ -225,6 +226,20 @@ async def test_a_pod_that_was_withdrawn_is_known_no_more(place: Place, before: E
             await place.submit()
     await place.provider.terminate(PodUid(UID), 0)
     assert not [path for path in place.host.files if path.endswith("/claim")]
+
+
+@pytest.mark.parametrize("refusal", [SubmissionRejectedError("no"), SlurmUnavailableError("not now")])
+async def test_of_a_submission_that_surely_came_to_nothing_no_twin_is_looked_for(
+    place: Place, refusal: SlurmletError
+) -> None:
+    place.slurm.refuses = refusal
+    with pytest.raises(type(refusal)):
+        await place.submit()
+    place.slurm.refuses = None
+    place.slurm.accept('#!/bin/bash\n#SBATCH --job-name="mine"\n', "/home/alice")
+    await place.submit("7" + UID[1:])
+    await place.until(of("7" + UID[1:], JobState.PENDING))
+    assert ("queued",) not in place.slurm.asked
 
 
 async def test_of_pods_that_were_refused_nothing_stays_in_memory(place: Place) -> None:
