@@ -350,4 +350,4 @@ class SiteSettings(Settings):
 
     slurm: SlurmSettings
     pods: PodSettings = PodSettings()
-    policy: tuple[PolicyRule, ...] = (PolicyRule(),)
+    policy: tuple[PolicyRule, ...] = Field(default=(PolicyRule(),), min_length=1)

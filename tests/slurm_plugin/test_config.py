@@ -33,6 +33,7 @@ def settings(**slurm: Any) -> SlurmSettings:
         ({"slurm": {"host": LOCAL}, "pods": {"runtime": {"kind": "docker"}}}, "pods.runtime.kind"),
         ({"slurm": {"host": LOCAL}, "pods": {"resources": {"a/b": {"gres": "-x"}}}}, "pods.resources.a/b.gres"),
         ({"slurm": {"host": LOCAL}, "policy": [{}, {"max_cpus": 0}]}, "policy.1.max_cpus"),
+        ({"slurm": {"host": LOCAL}, "policy": []}, "policy"),
         ({"slurm": {"host": LOCAL}, "polices": []}, "polices"),
     ],
 )
