@@ -30,6 +30,8 @@ from .waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
+# A fifth of a CPU or so: it shows in every measure, and leaves the machine to the other tests.
+COMPUTES = "while true; do i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done; sleep 0.1; done"
 TALKER = "i=0; while true; do i=$((i+1)); echo line $i; sleep 0.2; done"
 
 
@@ -57,7 +59,7 @@ def pods(testbed: Testbed, served: Agent) -> Iterator[Pods]:
     """The module's pods, all started at once: ``busy`` and ``web`` compute, ``talker`` talks."""
     run_testbed("up", "--only", METRICS_SERVER, quiet=False)
     for pods in make_pods(testbed, served):
-        template = manifest("unused", served, "sh", "-c", "while true; do :; done")["spec"] | placed(served)
+        template = manifest("unused", served, "sh", "-c", COMPUTES)["spec"] | placed(served)
         template["restartPolicy"] = "Always"
         template["containers"][0]["resources"] = {"requests": {"cpu": "100m", "memory": "64Mi"}}
         web = {
@@ -70,7 +72,7 @@ def pods(testbed: Testbed, served: Agent) -> Iterator[Pods]:
                 "template": {"metadata": {"labels": {"app": "web"}}, "spec": template},
             },
         }
-        busy = manifest("busy", served, "sh", "-c", "sleep 600 & while true; do :; done")
+        busy = manifest("busy", served, "sh", "-c", f"sleep 600 & {COMPUTES}")
         busy["spec"]["containers"].append(busy["spec"]["containers"][0] | {"name": "idle", "command": ["sleep", "600"]})
         busy["spec"]["containers"][1]["readinessProbe"] = {"exec": {"command": ["true"]}, "periodSeconds": 1}
         pods.apply(web, busy, manifest("talker", served, "sh", "-c", TALKER))
@@ -114,7 +116,7 @@ def filed(testbed: Testbed, address: str, tmp_path_factory: pytest.TempPathFacto
 def here(testbed: Testbed, filed: tuple[Agent, Path]) -> Iterator[Pods]:
     """A pod ``here`` of the agent with a ServiceAccount."""
     with contextlib.contextmanager(make_pods)(testbed, filed[0]) as pods:
-        pods.run("here", "sh", "-c", "while :; do :; done")
+        pods.run("here", "sh", "-c", COMPUTES)
         pods.wait_phase("here", "Running")
         yield pods
         end(pods)
