@@ -3,6 +3,8 @@
 import os
 from typing import Dict, List, NamedTuple, Sequence, Set
 
+_THREADS, _STARTED = 17, 19  # proc(5): fields 20 and 22; what follows the name begins with field 3
+
 
 class Process(NamedTuple):
     """One line of /proc/PID/stat, the part that matters. ``session`` is the session leader's PID."""
@@ -13,22 +15,30 @@ class Process(NamedTuple):
     zombie: bool
 
 
+def _stat(pid: int) -> List[bytes]:
+    """Return what follows the name in a process's line; nothing if it has ended, or does while we read."""
+    try:
+        with open("/proc/%d/stat" % pid, "rb") as stream:
+            # The command's name is in parentheses and may hold anything, parentheses too.
+            fields = stream.read().rpartition(b")")[2].split()
+    except OSError:
+        return []
+    return fields if len(fields) > _STARTED else []
+
+
 def processes() -> List[Process]:
     """Return every process that /proc shows."""
     found = []
     for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            with open("/proc/%s/stat" % name, "rb") as stream:
-                # The command's name is in parentheses and may hold anything, parentheses too.
-                fields = stream.read().rpartition(b")")[2].split()
-        except OSError:
-            continue  # it has ended
-        if len(fields) < 4:
-            continue  # it was ending while we read
-        found.append(Process(int(name), int(fields[1]), int(fields[3]), fields[0] == b"Z"))
+        fields = _stat(int(name)) if name.isdigit() else []
+        if fields:
+            found.append(Process(int(name), int(fields[1]), int(fields[3]), _has_ended(fields)))
     return found
+
+
+def _has_ended(fields: List[bytes]) -> bool:
+    """Return whether only its exit status is left. A process whose first thread has ended looks so, but for its other threads."""
+    return fields[0] in (b"Z", b"X") and int(fields[_THREADS]) <= 1
 
 
 def descendants(root: int) -> List[Process]:
@@ -71,21 +81,14 @@ def session(leader: int) -> Set[int]:
 
 def alive(pid: int) -> bool:
     """Return whether a process runs; one that has ended and was not waited for does not."""
-    try:
-        with open("/proc/%d/stat" % pid, "rb") as stream:
-            return stream.read().rpartition(b")")[2].split()[:1] not in ([b"Z"], [b"X"], [])
-    except OSError:
-        return False
+    fields = _stat(pid)
+    return bool(fields) and not _has_ended(fields)
 
 
 def started_at(pid: int) -> int:
     """Return when a process was started, in clock ticks since the node's start: with its PID, who it is. 0: it has ended."""
-    try:
-        with open("/proc/%d/stat" % pid, "rb") as stream:
-            fields = stream.read().rpartition(b")")[2].split()
-    except OSError:
-        return 0
-    return int(fields[19]) if len(fields) > 19 else 0  # proc(5), field 22
+    fields = _stat(pid)
+    return int(fields[_STARTED]) if fields else 0
 
 
 def namespace_depth(pid: int) -> int:
