@@ -11,7 +11,7 @@ import termios
 from typing import Any, Dict, List, NamedTuple, NoReturn, Sequence, Tuple
 
 from .loop import Loop, Promise
-from .process import Stdio, open_terminal, take_signals
+from .process import Stdio, keep_only, open_terminal, take_signals
 from .proctree import started_at
 
 _NAMESPACES = ("user", "mnt", "ipc", "uts", "pid")  # user first: it gives the right to enter the others
@@ -65,7 +65,7 @@ def start_inside(
             loop.leave_in_child()
             os.setsid()
             _take(stdio)
-            _keep_only(0, 1, 2, -1 if handout is None else handout.fileno())
+            keep_only(0, 1, 2, -1 if handout is None else handout.fileno())
             code = _run_inside(libc, inside, list(argv), handout)
         except BaseException as error:
             os.write(2, ("can't enter the container: %s\n" % error).encode("utf-8", "replace"))
@@ -77,16 +77,6 @@ def start_inside(
 def _take(stdio: Stdio) -> None:
     for target, source in enumerate((stdio.stdin, stdio.stdout, stdio.stderr)):
         os.dup2(source, target)
-
-
-def _keep_only(*descriptors: int) -> None:
-    """Close everything else: our child outlives its exec'd child's start, and would hold the other ends of its pipes."""
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) not in descriptors:
-            try:
-                os.close(int(name))
-            except OSError:
-                continue  # what the directory was listed with
 
 
 def _different(pid: int) -> List[str]:

@@ -113,7 +113,7 @@ def forget_before(directory: str, restart: int) -> None:
     try:
         for name in os.listdir(directory):
             number = name.lstrip(".").partition(".")[0]
-            if number.isdigit() and int(number) < restart:
+            if number.isdecimal() and int(number) < restart:
                 os.unlink(os.path.join(directory, name))
     except OSError as error:
         sys.stderr.write("slurmlet: can't remove old logs: %s\n" % error)

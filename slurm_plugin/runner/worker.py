@@ -11,7 +11,7 @@ import sys
 from typing import Any, Callable, Dict, Optional
 
 from .loop import READ, Loop, Promise
-from .process import fork, send
+from .process import fork, keep_only, send
 
 Emit = Callable[[Dict[str, Any]], None]
 
@@ -69,6 +69,7 @@ def _work(loop: Loop, function: Callable[[Emit], None], descriptor: int) -> None
     try:
         loop.leave_in_child()
         os.setsid()
+        keep_only(0, 1, 2, descriptor)
         with open(descriptor, "w", encoding="utf-8") as stream:
 
             def emit(message: Dict[str, Any]) -> None:

@@ -86,7 +86,7 @@ def test_a_log_that_can_not_be_rotated_goes_on_where_it_is(tmp_path: Path, capfd
 
 
 def test_logs_of_runs_before_the_previous_one_go_with_what_was_rotated_of_them(tmp_path: Path) -> None:
-    kept = {"9.log", "9.log.20231114-221320-000001", "10.log", "nobody's"}
+    kept = {"9.log", "9.log.20231114-221320-000001", "10.log", "nobody's", "².log"}
     for name in kept | {"0.log", "8.log", "8.log.20231114-221320-000001", ".8.log.new"}:
         (tmp_path / name).touch()
     forget_before(str(tmp_path), 9)
