@@ -5,6 +5,7 @@ last had, ``access/<digest>/`` for whom a registry gave it out. Everything is ma
 local on many parallel file systems; were two holders ever to meet, an image would be pulled twice, no more.
 """
 
+import contextlib
 import json
 import os
 import time
@@ -53,6 +54,14 @@ class Cache:
     def temporary(self, digest: str) -> str:
         """Return where this process may build an image."""
         return os.path.join(self.root, "tmp", "%s.%s.sif" % (digest.replace(":", "-"), self._own))
+
+    def clear(self, digest: str) -> None:
+        """Remove what pulls of an image that were killed have left. For who has its lock: none of them goes on."""
+        tmp, prefix = os.path.join(self.root, "tmp"), digest.replace(":", "-") + "."
+        for name in os.listdir(tmp):
+            if name.startswith(prefix) and name.endswith(".sif"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(tmp, name))
 
     def _write(self, path: str, data: Dict[str, Any]) -> None:
         temporary = os.path.join(self.root, "tmp", "%s.%s" % (os.path.basename(path), self._own))

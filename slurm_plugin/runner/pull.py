@@ -162,6 +162,7 @@ def _pull_once(image: Image, reference: Reference, puller: Puller, login: Option
     try:
         if cache.has(digest):
             return
+        cache.clear(digest)
         cache.allow(digest, login)  # before it can be seen: without a note it would be anybody's
         source = "%s://%s@%s" % (reference.scheme, reference.repository, digest)
         commands = runtime.pull_commands(Wanted(puller.runtime, source, temporary, image.insecure))

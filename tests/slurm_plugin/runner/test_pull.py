@@ -209,6 +209,16 @@ def test_an_image_that_the_site_put_into_the_cache_needs_no_registry(registry: R
     assert "ready" in site.fetch(policy="Never")
 
 
+def test_what_a_pull_that_was_killed_left_in_the_cache_goes_with_the_next(registry: Registry, site: Site) -> None:
+    site.cache.make()
+    killed = Path(site.cache.root, "tmp", DIGEST.replace(":", "-") + ".cn9.4711.sif")
+    other = killed.with_name("sha256-" + "cd" * 32 + ".cn9.4711.sif")
+    for path in (killed, other):
+        path.touch()
+    assert site.fetch()["ready"]["pulled"]
+    assert list(killed.parent.iterdir()) == [other], "that of another image may be being built"
+
+
 _MANY = """\
 import os, sys
 sys.path.insert(0, sys.argv[1])
