@@ -34,7 +34,7 @@ class Shared:
         run = book.facts.run
         base = pod.scratch or self.host.get("TMPDIR") or "/tmp"  # noqa: S108 - the node's own scratch, by default
         self.scratch = Scratch(base, "slurmlet-%s-%s.%d" % (pod.uid, run.job_id or "0", run.restart))
-        self.images = Images(loop, directory, pod, book, timings, self._puller_environment(base))
+        self.images = Images(loop, directory, pod, book, timings, self._puller_environment())
         self.ooms = Kills()
         self.places: Dict[str, str] = {}
         self.hosts_file = ""
@@ -42,10 +42,10 @@ class Shared:
         self.probe_counts: Dict[Tuple[str, str, str], int] = {}  # container, kind, result
         self.pod_words = "%s_%s(%s)" % (pod.name, pod.namespace, pod.uid)
 
-    def _puller_environment(self, base: str) -> Dict[str, str]:
-        """Return the environment of Apptainer's pull: the job's own, unpacking on the node."""
+    def _puller_environment(self) -> Dict[str, str]:
+        """Return the environment of Apptainer's pull: the job's own, unpacking where a killed one's remains are removed."""
         result = {name: value for name, value in self.host.items() if not name.startswith("SLURM")}
-        result["APPTAINER_TMPDIR"] = result["SINGULARITY_TMPDIR"] = base
+        result["APPTAINER_TMPDIR"] = result["SINGULARITY_TMPDIR"] = self.scratch.path
         return result
 
     def environment_of(self, container: plan.Container) -> Tuple[plan.EnvEntry, ...]:

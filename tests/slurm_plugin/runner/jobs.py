@@ -141,10 +141,13 @@ class Job:
         python: str = "",
         source: Path = PROJECT,
         output: IO[str] | int = subprocess.PIPE,
+        environment: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[str]:
-        environment = {"PATH": os.environ["PATH"], "SLURM_JOB_ID": job_id, "SLURMD_NODENAME": "cn1"}
+        variables = {"PATH": os.environ["PATH"], "SLURM_JOB_ID": job_id, "SLURMD_NODENAME": "cn1"} | dict(
+            environment or {}
+        )
         if restart:
-            environment["SLURM_RESTART_COUNT"] = str(restart)
+            variables["SLURM_RESTART_COUNT"] = str(restart)
         argv = [
             python or sys.executable,
             "-I",
@@ -155,7 +158,7 @@ class Job:
             self.directory.path,
             *map(str, timings),
         ]
-        process = subprocess.Popen(argv, env=environment, stdout=output, stderr=subprocess.STDOUT, text=True, cwd="/")
+        process = subprocess.Popen(argv, env=variables, stdout=output, stderr=subprocess.STDOUT, text=True, cwd="/")
         self.processes.append(process)
         return process
 

@@ -4,6 +4,7 @@ import base64
 import http.server
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -20,7 +21,9 @@ from slurm_plugin.runner.pull import Paths, Puller, fetch
 from slurm_plugin.runner.reference import Reference, RegistryError
 from slurm_plugin.runner.registry import DeniedError, _authorization, find_digest
 
-PROJECT = Path(__file__).parents[3]
+from .conftest import MakeJob
+from .jobs import PROJECT, container, pod
+
 NO_PATHS = Paths((), ())
 DIGEST = "sha256:" + "ab" * 32
 GOOD = Login("127.0.0.1", "me", "right")
@@ -217,6 +220,21 @@ def test_what_a_pull_that_was_killed_left_in_the_cache_goes_with_the_next(regist
         path.touch()
     assert site.fetch()["ready"]["pulled"]
     assert list(killed.parent.iterdir()) == [other], "that of another image may be being built"
+
+
+def test_what_a_pull_that_is_cut_short_unpacked_on_the_node_goes_with_the_pod(
+    registry: Registry, site: Site, job: MakeJob
+) -> None:
+    site.executable.write_text('#!/bin/sh\nmkdir "$APPTAINER_TMPDIR/build-temp"; touch "$CALLS.begun"; sleep 600\n')
+    source, root, program = site.arguments
+    image = Image("busybox", source, "IfNotPresent", insecure=True)
+    runtime = Runtime("apptainer", program, ())
+    j = job(pod(container("a", "true", image=image), runtime=runtime, images=root))
+    runner = j.start(environment={"CALLS": str(site.calls)})
+    j.wait_until(lambda _: Path(f"{site.calls}.begun").exists())
+    runner.send_signal(signal.SIGTERM)
+    assert runner.wait(60) == 143
+    assert list(j.scratch.iterdir()) == []
 
 
 _MANY = """\
