@@ -33,7 +33,7 @@ from .process import Stdio, open_terminal, send
 from .proctree import processes, session
 from .running import RunningContainer
 from .shared import Shared
-from .streams import close_theirs, open_streams
+from .streams import close_ours, close_theirs, open_streams
 from .termination import read_status
 
 _END_SECONDS = 2.0
@@ -150,6 +150,9 @@ def _start_on_pipes(loop: Loop, inside: Any, argv: List[str], *, stdin: bool) ->
     streams = open_streams(stdin=stdin, terminal=False)
     try:
         pid, ended = start_inside(loop, inside, argv, streams.theirs)
+    except OSError:  # there is no room for another process
+        close_ours(streams)
+        raise
     finally:
         close_theirs(streams)
     files = {name: descriptor for descriptor, name in streams.outputs}
@@ -163,6 +166,10 @@ async def _start_on_terminal(loop: Loop, inside: Any, argv: List[str]) -> Tuple[
     local, remote = socket.socketpair()
     try:
         pid, ended = start_inside(loop, inside, argv, Stdio(theirs, theirs, theirs, True), remote)
+    except OSError:
+        os.close(ours)
+        local.close()
+        raise
     finally:
         os.close(theirs)
         remote.close()
