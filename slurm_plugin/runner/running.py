@@ -207,6 +207,7 @@ class RunningContainer:
         """Wait until it has ended; leave nothing of it behind; return how it ended."""
         status = await self._exit
         self._hang_up()
+        self.attachments.input.close()  # a terminal's descriptor is the pump's, which closes it from here on
         await self._clear()
         await self._drain()
         self._discard()
