@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import sys
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Tuple
 
 from . import gate
 from .loop import Promise
@@ -75,7 +75,10 @@ class RankStep:
         write_spec(self._path, self._spec(run))
         if shared.runtime.ISOLATED:
             gate.make(shared.runtime.gate_directory(setting))
-        shared.rank_specs[self._path] = setting.container.ranks
+        before, _ranks = shared.rank_specs.get(setting.container.name, (self._path, None))
+        shared.rank_specs[setting.container.name] = self._path, setting.container.ranks
+        if before != self._path:
+            os.unlink(before)  # of the run before: a crash loop has no end
         srun = _find("srun", shared.host.get("PATH", ""))
         return Launch(
             (srun,) + options(setting.container.ranks) + _us("rank", self._path), environment(shared.host), "/"
@@ -161,10 +164,7 @@ async def _run(shared: Shared, words: Tuple[str, ...], seconds: float) -> int:
 
 async def clean(shared: Shared) -> None:
     """Remove what ranks have made on other nodes than this one. Where Slurm ends the job itself there is no step for it."""
-    found: Optional[Tuple[str, Ranks]] = next(
-        ((path, ranks) for path, ranks in shared.rank_specs.items() if ranks.nodes > 1), None
-    )
-    if found is None:
-        return
-    path, ranks = found
-    await _run(shared, _everywhere(ranks.nodes) + _us("rank", "--clean", path), _CLEAN_SECONDS)
+    for path, ranks in shared.rank_specs.values():
+        if ranks.nodes > 1:
+            await _run(shared, _everywhere(ranks.nodes) + _us("rank", "--clean", path), _CLEAN_SECONDS)
+            return

@@ -38,7 +38,8 @@ class Shared:
         self.ooms = Kills()
         self.places: Dict[str, str] = {}
         self.hosts_file = ""
-        self.rank_specs: Dict[str, plan.Ranks] = {}  # what ranks were told, by the path of the file
+        # What the ranks of a container's last run were told: the path of the file.
+        self.rank_specs: Dict[str, Tuple[str, plan.Ranks]] = {}
         self.probe_counts: Dict[Tuple[str, str, str], int] = {}  # container, kind, result
         self.pod_words = "%s_%s(%s)" % (pod.name, pod.namespace, pod.uid)
 
