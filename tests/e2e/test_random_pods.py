@@ -71,7 +71,7 @@ def manifest_of(name: str, spec: PodSpec, agent: Agent) -> Manifest:
             "volumeMounts": [{"name": "files", "mountPath": "/files"}],
         }
         if container.probed:
-            healthy = {"command": ["sh", "-c", f"! test -e /files/{container.name}.sick"]}
+            healthy = {"command": ["sh", "-c", container.healthy("/files")]}
             made["livenessProbe"] = {"exec": healthy, "periodSeconds": 1, "timeoutSeconds": 20, "failureThreshold": 1}
         return made | ({"restartPolicy": "Always"} if container.kind == SIDECAR else {})
 

@@ -54,7 +54,7 @@ class Container:
         ]
         lines = (
             f"{trap}; n=0; read n < {mine} 2>/dev/null",
-            f"rm -f {mine}.sick; echo $((n + 1)) > {mine}",
+            f"echo $((n + 1)) > {mine}",
             f"echo start {self.name} >> {directory}/order",
             f"case $n in {' ;; '.join([*cases, f'*) {stay}'])} ;; esac",
         )
@@ -62,8 +62,12 @@ class Container:
 
     @property
     def probed(self) -> bool:
-        """Whether it has a liveness probe, which fails while its ``.sick`` file is there."""
+        """Whether it has a liveness probe."""
         return any(run.sick for run in self.runs)
+
+    def healthy(self, directory: str) -> str:
+        """What its liveness probe runs. It takes the ``.sick`` file away: the next run may be probed before it has begun."""
+        return f"! rm {directory}/{self.name}.sick 2>/dev/null"
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.HTTPServer(("", int(sys.argv[1])), Handler).serve_forever()
 """
 _FOREVER = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
+_UP = "trap 'exit 0' TERM; echo up; while :; do sleep 0.05; done"
 
 
 @pytest.fixture
@@ -84,12 +85,12 @@ def test_an_answer_that_leads_nowhere_fails_the_probe_and_not_the_pod(job: MakeJ
     odd = shell("odd", _FOREVER, readiness_probe=probe(nowhere))
     j = job(pod(server(port, readiness_probe=probe(http(port, "/nowhere"))), odd))
     j.start()
-    j.wait_until(lambda j: {"web", "odd"} <= {e.container for e in j.state().events if e.reason == "Unhealthy"})
+    for words in ("lookup a..b", 'Get "http'):
+        j.wait_until(
+            lambda j, words=words: any(words in e.message for e in j.state().events if e.reason == "Unhealthy")
+        )
     assert all(isinstance(each.state, Running) and not each.ready for each in j.state().containers)
     end(j)
-    words = {event.container: event.message for event in j.state().events if event.reason == "Unhealthy"}
-    assert "lookup a..b" in words["odd"]
-    assert 'Get "http' in words["web"]
 
 
 def test_a_slow_resolver_holds_up_its_own_probe_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +98,7 @@ def test_a_slow_resolver_holds_up_its_own_probe_alone(monkeypatch: pytest.Monkey
 
     def slow(*arguments: Any) -> Any:
         if not arguments[-1] & socket.AI_NUMERICHOST:
-            time.sleep(8)
+            time.sleep(600)
         return real(*arguments)
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
@@ -112,8 +113,8 @@ def test_a_slow_resolver_holds_up_its_own_probe_alone(monkeypatch: pytest.Monkey
     loop.spawn(tick(), "tick")
     begun = loop.now()
     assert loop.run(tcp(loop, "slow.example", 80, 1.0)) == (False, "dial tcp slow.example:80: i/o timeout")
-    assert loop.now() - begun < 4
-    assert len(turns) > 5, "meanwhile the loop went on"
+    assert loop.now() - begun < 300
+    assert len(turns) > 1, "meanwhile the loop went on"
 
 
 def test_a_request_without_a_limit_waits_for_its_answer(port: int) -> None:
@@ -229,10 +230,8 @@ def test_probe_that_takes_too_long_fails(job: MakeJob) -> None:
 
 
 def test_liveness_failure_restarts_the_container(job: MakeJob) -> None:
-    sick = shell(
-        "a", _FOREVER, restart_policy="Always", liveness_probe=probe(exec_action("false"), failure_threshold=2)
-    )
-    j = job(pod(sick))
+    failing = probe(exec_action("false"), failure_threshold=2, timeout=60)
+    j = job(pod(shell("a", _FOREVER, restart_policy="Always", liveness_probe=failing)))
     j.start()
     j.wait_until(lambda j: j.container("a").restart_count >= 1)
     events = {event.message: event.times for event in j.state().events}
@@ -241,10 +240,17 @@ def test_liveness_failure_restarts_the_container(job: MakeJob) -> None:
     end(j)
 
 
-def _fails_at_once(ready: Path) -> plan.Probe:
-    """A probe that fails once a container is ready to be ended and not before, however slow the machine."""
-    waits = exec_action("sh", "-c", f"until test -e {ready}; do sleep 0.02; done; exit 1")
-    return probe(waits, failure_threshold=1, timeout=60)
+def _until(file: Path) -> str:
+    return f"until test -e {file}; do sleep 0.02; done"
+
+
+def _fails_once(ready: Path) -> plan.Action:
+    """What fails as soon as a container is ready to be ended and not before, however slow the machine; once for each time."""
+    return exec_action("sh", "-c", f"{_until(ready)}; rm {ready}; exit 1")
+
+
+def _failing_once(ready: Path, **changes: int) -> plan.Probe:
+    return probe(_fails_once(ready), failure_threshold=1, timeout=60, **changes)
 
 
 @pytest.mark.parametrize("kind", ["startup_probe", "liveness_probe"])
@@ -253,10 +259,10 @@ def test_a_container_that_a_probe_ended_runs_again_under_on_failure_whatever_its
 ) -> None:
     runs, ready = tmp_path / "runs", tmp_path / "ready"
     obliging = (
-        f"echo run >> {runs}; test $(wc -l < {runs}) -gt 3 && exit 0; trap 'rm {ready}; exit 0' TERM; touch {ready}; "
+        f"echo run >> {runs}; test $(wc -l < {runs}) -gt 3 && exit 0; trap 'exit 0' TERM; touch {ready}; "
         "while :; do sleep 0.05; done"
     )
-    probes: dict[str, Any] = {kind: _fails_at_once(ready)}  # which the fourth run never is
+    probes: dict[str, Any] = {kind: _failing_once(ready)}  # which the fourth run never is
     j = job(pod(shell("a", obliging, restart_policy="OnFailure", **probes), restart_policy="OnFailure"))
     process, seen = j.start(), []
     while process.poll() is None:
@@ -277,14 +283,16 @@ def test_a_container_that_a_probe_ended_runs_again_under_on_failure_whatever_its
 
 
 def test_what_a_probe_finds_of_a_run_that_has_ended_does_not_end_the_next(job: MakeJob, tmp_path: Path) -> None:
-    first, sick = tmp_path / "first", tmp_path / "sick"
+    first, begun, sick = (tmp_path / name for name in ("first", "begun", "sick"))
     # The first run ends between two probes; until its output is read (a process of another session holds it) it is not gone.
-    script = f"if test -e {first}; then rm {sick}; {_FOREVER}; fi; touch {first}; sleep 0.3; setsid sleep 3 & touch {sick}; exit 1"
-    healthy = exec_action("/bin/sh", "-c", f"! test -e {sick}")
-    j = job(pod(shell("a", script, restart_policy="Always", liveness_probe=probe(healthy, failure_threshold=1))))
+    once = f"touch {first} {begun}; sleep 0.3; setsid sleep 3 & rm {begun}; : > {sick}; exit 1"
+    script = f"test -e {first} || {{ {once}; }}; rm {sick}; touch {begun}; {_FOREVER}"
+    healthy = probe(exec_action("/bin/sh", "-c", f"! test -e {sick}"), failure_threshold=1, timeout=60)
+    # The second is looked at when it has taken away what was left of the first.
+    up = probe(exec_action("/bin/sh", "-c", _until(begun)), timeout=60)
+    j = job(pod(shell("a", script, restart_policy="Always", startup_probe=up, liveness_probe=healthy)))
     j.start()
-    j.wait_until(lambda j: j.container("a").restart_count == 1 and not sick.exists())
-    j.wait_until(lambda j: j.container("a").started)
+    j.wait_until(lambda j: j.container("a").restart_count == 1 and j.container("a").started)
     assert [event.message for event in j.state().events if event.reason == "Killing"] == []
     end(j)
 
@@ -297,7 +305,7 @@ def test_startup_probe_gates_the_others(job: MakeJob, tmp_path: Path) -> None:
                 "a",
                 _FOREVER,
                 startup_probe=probe(exec_action("test", "-e", str(mark)), failure_threshold=60),
-                liveness_probe=probe(exec_action("test", "-e", str(mark)), failure_threshold=1),
+                liveness_probe=probe(exec_action("test", "-e", str(mark)), failure_threshold=1, timeout=60),
             )
         )
     )
@@ -314,7 +322,7 @@ def test_startup_probe_gates_the_others(job: MakeJob, tmp_path: Path) -> None:
 def test_startup_failure_ends_the_container(job: MakeJob, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     script = f"trap 'exit 6' TERM; touch {ready}; while :; do sleep 0.05; done"
-    j = job(pod(shell("a", script, startup_probe=_fails_at_once(ready))))
+    j = job(pod(shell("a", script, startup_probe=_failing_once(ready))))
     assert j.run() == 6
     assert "Container a failed startup probe" in [event.message for event in j.state().events]
 
@@ -328,15 +336,17 @@ def test_post_start_runs_before_the_container_is_ready(job: MakeJob, tmp_path: P
     end(j)
 
 
-def test_failed_post_start_ends_the_container(job: MakeJob) -> None:
-    j = job(pod(shell("a", "trap 'exit 6' TERM; while :; do sleep 0.05; done", post_start=exec_action("false"))))
+def test_failed_post_start_ends_the_container(job: MakeJob, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    script = f"trap 'exit 6' TERM; touch {ready}; while :; do sleep 0.05; done"
+    j = job(pod(shell("a", script, post_start=_fails_once(ready))))
     assert j.run() == 6
     assert "FailedPostStartHook" in j.reasons("a")
 
 
 def test_pre_stop_runs_before_term(job: MakeJob, tmp_path: Path) -> None:
     order = tmp_path / "order"
-    main = f"echo up; trap 'echo term >> {order}; exit 0' TERM; while :; do sleep 0.05; done"
+    main = f"trap 'echo term >> {order}; exit 0' TERM; echo up; while :; do sleep 0.05; done"
     j = job(pod(shell("a", main, pre_stop=exec_action("/bin/sh", "-c", f"sleep 0.2; echo hook >> {order}"))))
     j.start()
     j.wait_until(lambda j: j.log("a") == ["stdout F up"])
@@ -345,7 +355,7 @@ def test_pre_stop_runs_before_term(job: MakeJob, tmp_path: Path) -> None:
 
 
 def test_pre_stop_can_not_outlive_the_grace_period(job: MakeJob) -> None:
-    j = job(pod(shell("a", "echo up; " + _FOREVER, pre_stop=exec_action("sleep", "60")), grace_seconds=1))
+    j = job(pod(shell("a", _UP, pre_stop=exec_action("sleep", "60")), grace_seconds=1))
     j.start()
     j.wait_until(lambda j: j.log("a") == ["stdout F up"])
     end(j)
@@ -356,15 +366,14 @@ def test_pre_stop_can_not_outlive_the_grace_period(job: MakeJob) -> None:
 
 @pytest.mark.parametrize("first", ["liveness", "sidecar"])
 def test_the_pods_end_does_not_cut_short_a_pre_stop_that_runs_already(job: MakeJob, tmp_path: Path, first: str) -> None:
-    order = tmp_path / "order"
-    main = f"trap 'echo term >> {order}; exit 0' TERM; while :; do sleep 0.05; done"
+    order, ready = tmp_path / "order", tmp_path / "ready"
+    main = f"trap 'echo term >> {order}; exit 0' TERM; touch {ready}; while :; do sleep 0.05; done"
     hook = exec_action("/bin/sh", "-c", f"echo begun >> {order}; sleep 1.5; echo ended >> {order}")
     if first == "liveness":
-        failing = probe(exec_action("false"), failure_threshold=1)
-        j = job(pod(shell("a", main, pre_stop=hook, liveness_probe=failing), grace_seconds=30))
+        j = job(pod(shell("a", main, pre_stop=hook, liveness_probe=_failing_once(ready)), grace_seconds=30))
     else:
         sidecar = shell("a", main, pre_stop=hook, kind=plan.SIDECAR, restart_policy="Always")
-        j = job(pod(sidecar, shell("app", "exit 0"), grace_seconds=30))
+        j = job(pod(sidecar, shell("app", _until(ready)), grace_seconds=30))
     j.start()
     j.wait_until(lambda _: order.exists())
     end(j)
@@ -372,7 +381,7 @@ def test_the_pods_end_does_not_cut_short_a_pre_stop_that_runs_already(job: MakeJ
 
 
 def test_failed_pre_stop_is_said(job: MakeJob) -> None:
-    j = job(pod(shell("a", "echo up; " + _FOREVER, pre_stop=exec_action("false"))))
+    j = job(pod(shell("a", _UP, pre_stop=exec_action("false"))))
     j.start()
     j.wait_until(lambda j: j.log("a") == ["stdout F up"])
     end(j)
@@ -398,40 +407,75 @@ def test_initial_delay_counts_from_the_containers_start_and_period_between_probe
     j.wait_until(lambda j: len(_times(probed)) >= 2)
     state = j.container("a").state
     assert isinstance(state, Running)
-    first, second = _times(probed)[:2]
-    assert first - state.started_at >= 2
-    assert second - first >= 0.5, "a second, less what the node was late with the first"
+    first, second = (each - state.started_at for each in _times(probed)[:2])
+    assert first >= 2
+    assert second >= 3, "however late the node was with the first"
     end(j)
 
 
-@pytest.mark.slow
-def test_a_probe_that_hangs_does_not_make_the_periods_longer(job: MakeJob) -> None:
-    hanging = probe(exec_action("sleep", "60"), period=2, timeout=2, failure_threshold=3)
-    j = job(pod(shell("a", _FOREVER, liveness_probe=hanging)))
-    assert j.run() == 0
-    state = j.container("a").state
-    killing = next(event for event in j.state().events if event.reason == "Killing")
-    assert isinstance(state, Terminated)
-    assert 5.5 < killing.at - state.started_at < 9
+class _Clock:
+    """What a prober knows of a loop: time, which only sleep and what is probed take."""
+
+    def __init__(self) -> None:
+        self.time = 100.0
+
+    def now(self) -> float:
+        return self.time
+
+    async def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+@pytest.mark.parametrize(
+    ("takes", "turns"),
+    [(0.5, [101, 103, 105, 107]), (2, [101, 103, 105, 107]), (3, [101, 104, 107, 110])],
+)
+def test_a_probe_that_hangs_does_not_make_the_periods_longer(
+    takes: float, turns: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, begun = _Clock(), []
+
+    async def hanging(*_: object) -> Outcome:
+        begun.append(clock.time)
+        clock.time += takes
+        return Outcome(True, "")
+
+    monkeypatch.setattr(probes, "perform", hanging)
+    shared: Any = SimpleNamespace(loop=clock, probe_counts={})
+    running: Any = SimpleNamespace(
+        begun=clock.time, ended=False, setting=SimpleNamespace(container=SimpleNamespace(name="a"))
+    )
+    prober = probes.Prober(shared, running, "Readiness", probe(exec_action("true"), initial_delay=1, period=2))
+
+    async def turn_and_turn_again() -> None:
+        await prober.begin()
+        for _ in turns:
+            await prober.once()
+            await prober.pause()
+
+    with pytest.raises(StopIteration):
+        turn_and_turn_again().send(None)
+    assert begun == turns
 
 
 def test_success_threshold_successes_in_a_row_make_a_container_ready(job: MakeJob, tmp_path: Path) -> None:
-    probed = tmp_path / "probed"
-    j = job(pod(shell("a", _FOREVER, readiness_probe=probe(_noting(probed), success_threshold=3, timeout=10))))
+    probed, third = tmp_path / "probed", tmp_path / "third"
+    script = f"echo >> {probed}; test $(wc -l < {probed}) -lt 3 || {_until(third)}"
+    threefold = probe(exec_action("/bin/sh", "-c", script), success_threshold=3, timeout=60)
+    j = job(pod(shell("a", _FOREVER, readiness_probe=threefold)))
     j.start()
-    j.wait_until(lambda j: len(_times(probed)) == 2)
-    assert not j.container("a").ready
+    j.wait_until(lambda _: probed.read_text() == "\n\n\n")
+    assert not j.container("a").ready, "of three that have begun two have succeeded"
+    third.touch()
     j.wait_until(lambda j: j.container("a").ready)
-    assert len(_times(probed)) >= 3
     end(j)
 
 
 @pytest.mark.parametrize("kind", ["startup_probe", "liveness_probe"])
 def test_a_probes_own_grace_period_comes_before_the_pods(job: MakeJob, tmp_path: Path, kind: str) -> None:
-    first = tmp_path / "first"
-    stubborn = f"test -e {first} && exit 0; touch {first}; trap '' TERM; while :; do sleep 0.05; done"
-    failing = probe(exec_action("false"), failure_threshold=1, grace_seconds=2)
-    probes: dict[str, Any] = {kind: failing}
+    first, ready = tmp_path / "first", tmp_path / "ready"
+    stubborn = f"test -e {first} && exit 0; trap '' TERM; touch {first} {ready}; while :; do sleep 0.05; done"
+    probes: dict[str, Any] = {kind: _failing_once(ready, grace_seconds=2)}
     j = job(pod(shell("a", stubborn, restart_policy="OnFailure", **probes), grace_seconds=600))
     assert j.run() == 0
     last = j.container("a").last

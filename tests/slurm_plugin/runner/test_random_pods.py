@@ -36,7 +36,7 @@ KINDS = {INIT: plan.INIT, SIDECAR: plan.SIDECAR, APP: plan.APP}
 
 def planned(spec: PodSpec, directory: Path) -> plan.Plan:
     def one(container: Container) -> plan.Container:
-        healthy = exec_action("/bin/sh", "-c", f"! test -e {directory}/{container.name}.sick")
+        healthy = exec_action("/bin/sh", "-c", container.healthy(str(directory)))
         return shell(
             container.name,
             container.script(str(directory)),
