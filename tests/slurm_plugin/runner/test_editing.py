@@ -74,13 +74,16 @@ async def test_an_edited_image_ends_a_back_off_and_begins_another(job: Callable[
 
 
 async def test_a_container_being_restarted_for_its_image_when_the_pod_is_ended_has_ended(
-    job: Callable[..., Job],
+    job: Callable[..., Job], tmp_path: Path
 ) -> None:
-    slow = "trap 'sleep 1; exit 4' TERM; echo ready; while :; do sleep 0.05; done"
-    what = running(job, shell("a", slow, restart_policy="Always"))
+    over = tmp_path / "over"
+    slow = f"trap 'until test -e {over}; do sleep 0.05; done; exit 4' TERM; echo ready; while :; do sleep 0.05; done"
+    what = running(job, shell("a", slow, restart_policy="Always"), grace_seconds=60)
     edit(what, "a", "new:2")
     await admit(what)
     what.processes[0].send_signal(signal.SIGTERM)
+    await asyncio.to_thread(what.wait_until, lambda j: j.state().terminating)
+    over.touch()
     assert await asyncio.to_thread(what.processes[0].wait, 30) == 4
     ended = what.container("a")
     assert isinstance(ended.state, Terminated)

@@ -34,14 +34,19 @@ def used(job: Job) -> Usage:
 
 def test_running_containers_are_measured_with_their_children_and_their_probes(job: Callable[..., Job]) -> None:
     # The shell's child has used its time and ended before anybody looks.
-    busy = shell("busy", "sh -c 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done'; exec sleep 30")
-    idle = shell("idle", "exec sleep 30", liveness_probe=probe(exec_action("true")))
+    busy = shell("busy", "sh -c 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done'; exec sleep 120")
+    idle = shell("idle", "exec sleep 120", liveness_probe=probe(exec_action("true"), timeout=60))
     made = job(busy, idle)
     made.start()
-    made.wait_until(lambda job: len(used(job).containers) == 2, seconds=30)
+
+    def both(job: Job) -> bool:
+        usage = used(job)
+        cpu = {container.name: container.cpu_nanoseconds for container in usage.containers}
+        return bool(usage.probes) and len(cpu) == 2 and cpu["busy"] > cpu["idle"] > 0
+
+    made.wait_until(both)
     usage = used(made)
     by_name = {container.name: container for container in usage.containers}
-    assert by_name["busy"].cpu_nanoseconds > by_name["idle"].cpu_nanoseconds > 0
     assert all(container.working_set_bytes > 50_000 for container in usage.containers)
     state = made.container("busy").state
     assert by_name["busy"].started_at == state.started_at  # type: ignore[union-attr]

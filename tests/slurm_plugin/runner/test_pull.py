@@ -304,7 +304,7 @@ def test_a_pull_that_does_not_get_on_is_given_up_and_names_the_registry(registry
     site.executable.write_text(
         working.replace("sleep 0.3", "for _ in 1 2 3 4 5 6; do sleep 0.5; head -c 100000 /dev/zero; done")
     )
-    assert site.fetch(patience=1.5)["ready"]["pulled"]
+    assert site.fetch(patience=2.5)["ready"]["pulled"]
 
 
 @pytest.mark.usefixtures("registry")
