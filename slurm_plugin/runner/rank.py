@@ -60,6 +60,13 @@ def shared_memory(scratch: volumes.Scratch) -> str:
     return link
 
 
+def remove_earlier(directory: str, container: str, run: str) -> None:
+    """Remove what ranks of a container's earlier runs had here. Idempotent. ``directory``: where all runs have theirs."""
+    for name in os.listdir(directory):
+        if name.startswith(container + ".") and name != run and not name.startswith(run + "."):
+            volumes.remove_tree(os.path.join(directory, name))
+
+
 def _scratch(spec: RankSpec, base: str) -> volumes.Scratch:
     """Return the scratch space of another node than the first. Emulated nodes share a machine, so it has the node's name."""
     base = base or os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - as on the first node
@@ -83,6 +90,7 @@ def _ground(spec: RankSpec) -> Ground:
         places = volumes.prepare(pod, directory, scratch)
         hosts_file = write_hosts(scratch.path, pod, spec.pod_ips)
         memory = shared_memory(scratch)
+        remove_earlier(scratch.directory("containers"), spec.container.name, spec.run)
     finally:
         os.close(descriptor)
     own = scratch.directory("containers", "%s.rank%s" % (spec.run, rank))

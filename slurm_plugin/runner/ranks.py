@@ -17,7 +17,7 @@ from . import gate
 from .loop import Promise
 from .plan import Ranks
 from .process import Launch, StartError, Stdio, start
-from .rank import RANK, shared_memory
+from .rank import RANK, remove_earlier, shared_memory
 from .rankspec import RankSpec, write_spec
 from .runtimes import Setting
 from .shared import Shared
@@ -75,6 +75,7 @@ class RankStep:
         write_spec(self._path, self._spec(run))
         if shared.runtime.ISOLATED:
             gate.make(shared.runtime.gate_directory(setting))
+        remove_earlier(os.path.dirname(setting.scratch), setting.container.name, run)
         before, _ranks = shared.rank_specs.get(setting.container.name, (self._path, None))
         shared.rank_specs[setting.container.name] = self._path, setting.container.ranks
         if before != self._path:
