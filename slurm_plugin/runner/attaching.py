@@ -8,7 +8,7 @@ import os
 from typing import Callable, Dict
 
 from .loop import Loop, Promise
-from .streams import widen
+from .streams import close_all, widen
 
 
 class Fan:
@@ -79,12 +79,18 @@ class Attachments:
         self._fans = fans
 
     def join(self, dropped: Callable[[], None], *, stdin: bool) -> Dict[str, int]:
-        """Return files for somebody new, by name; they are the caller's to close."""
-        files = {name: fan.join(dropped) for name, fan in self._fans.items()}
-        if self.input.descriptor >= 0 and self.input.terminal:
-            files["terminal"] = os.dup(self.input.descriptor)
-        elif self.input.descriptor >= 0 and stdin:
-            files["stdin"] = os.dup(self.input.descriptor)
+        """Return files for somebody new, by name; they are the caller's to close. OSError."""
+        files: Dict[str, int] = {}
+        try:
+            for name, fan in self._fans.items():
+                files[name] = fan.join(dropped)
+            if self.input.descriptor >= 0 and self.input.terminal:
+                files["terminal"] = os.dup(self.input.descriptor)
+            elif self.input.descriptor >= 0 and stdin:
+                files["stdin"] = os.dup(self.input.descriptor)
+        except OSError:
+            close_all(files.values())
+            raise
         return files
 
     def close(self) -> None:

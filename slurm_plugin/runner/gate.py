@@ -77,7 +77,11 @@ class Gate:
         self.passed = loop.promise()  # it was let go on, or never will be
         self._arrivals = os.open(os.path.join(directory, _ARRIVALS), os.O_RDONLY | os.O_NONBLOCK)
         # For reading as well: a FIFO that nobody reads yet can't be opened for writing alone without waiting.
-        self._answers = os.open(os.path.join(directory, _ANSWERS), os.O_RDWR | os.O_NONBLOCK)
+        try:
+            self._answers = os.open(os.path.join(directory, _ANSWERS), os.O_RDWR | os.O_NONBLOCK)
+        except OSError:
+            os.close(self._arrivals)
+            raise
         loop.watch(self._arrivals, READ, self._read)
 
     def _read(self) -> None:

@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from typing import List, NamedTuple, Tuple
+from typing import Iterable, List, NamedTuple, Tuple
 
 from .process import Stdio, open_terminal
 
@@ -19,27 +19,36 @@ class Streams(NamedTuple):
 
 
 def open_streams(*, stdin: bool, terminal: bool) -> Streams:
-    """Open a container's streams. Without ``stdin`` it reads an end of file at once; with it, nothing until we write."""
+    """Open a container's streams. Without ``stdin`` it reads an end of file at once; with it, nothing until we write. OSError."""
     if terminal:
         ours, theirs = open_terminal()
         return Streams(Stdio(theirs, theirs, theirs, True), ((ours, "stdout"),), ours)
-    stdin_end, our_input = os.pipe() if stdin else (os.open(os.devnull, os.O_RDONLY), -1)
-    out, out_end = os.pipe()
-    err, err_end = os.pipe()
+    opened: List[int] = []
+    try:
+        opened += os.pipe() if stdin else (os.open(os.devnull, os.O_RDONLY), -1)
+        opened += os.pipe()
+        opened += os.pipe()
+    except OSError:
+        close_all(opened)
+        raise
+    stdin_end, our_input, out, out_end, err, err_end = opened
     return Streams(Stdio(stdin_end, out_end, err_end, False), ((out, "stdout"), (err, "stderr")), our_input)
+
+
+def close_all(descriptors: Iterable[int]) -> None:
+    """Close each once; -1 is none."""
+    for descriptor in set(descriptors) - {-1}:
+        os.close(descriptor)
 
 
 def close_theirs(streams: Streams) -> None:
     """Close the container's ends, once it has them."""
-    for descriptor in {streams.theirs.stdin, streams.theirs.stdout, streams.theirs.stderr}:
-        os.close(descriptor)
+    close_all((streams.theirs.stdin, streams.theirs.stdout, streams.theirs.stderr))
 
 
 def close_ours(streams: Streams) -> None:
     """Close our ends; of a terminal there is one for both directions."""
-    ours: List[int] = [descriptor for descriptor, _name in streams.outputs]
-    for descriptor in set(ours + [streams.input]) - {-1}:
-        os.close(descriptor)
+    close_all([descriptor for descriptor, _name in streams.outputs] + [streams.input])
 
 
 def widen(descriptor: int) -> None:

@@ -33,7 +33,7 @@ from .process import Stdio, open_terminal, send
 from .proctree import processes, session
 from .running import RunningContainer
 from .shared import Shared
-from .streams import close_ours, close_theirs, open_streams
+from .streams import close_all, close_ours, close_theirs, open_streams
 from .termination import read_status
 
 _END_SECONDS = 2.0
@@ -70,8 +70,7 @@ class Visit:
         self._leaving.resolve()
 
     def _ask(self, header: Dict[str, Any], files: List[int]) -> None:
-        for descriptor in files:
-            os.close(descriptor)
+        close_all(files)
         if header.get("op") == "close_stdin":
             self._wrote_all.resolve()
         elif not self._asked:
@@ -123,8 +122,7 @@ class Visit:
     def _hand_out(self, files: Dict[str, int], *, stdin: bool, leaves_with_input: bool) -> None:
         result = {"files": list(files), "stdin": stdin, "leaves_with_input": leaves_with_input}
         self._line.send({"result": result}, list(files.values()))
-        for descriptor in files.values():
-            os.close(descriptor)
+        close_all(files.values())
 
     async def _attach(self, header: Dict[str, Any]) -> None:
         running, loop = self._running(header["container"]), self._shared.loop
@@ -163,7 +161,11 @@ def _start_on_pipes(loop: Loop, inside: Any, argv: List[str], *, stdin: bool) ->
 
 async def _start_on_terminal(loop: Loop, inside: Any, argv: List[str]) -> Tuple[int, Promise, Dict[str, int]]:
     ours, theirs = open_terminal()
-    local, remote = socket.socketpair()
+    try:
+        local, remote = socket.socketpair()
+    except OSError:
+        close_all((ours, theirs))
+        raise
     try:
         pid, ended = start_inside(loop, inside, argv, Stdio(theirs, theirs, theirs, True), remote)
     except OSError:
