@@ -57,7 +57,10 @@ def _run_of(name: str) -> Optional[Run]:
 
 def _is_here(path: str) -> bool:
     try:
-        with open(os.path.join(path, NODE_FILE), encoding="utf-8", errors="replace") as stream:
+        descriptor = os.open(
+            os.path.join(path, NODE_FILE), os.O_RDONLY | os.O_NONBLOCK
+        )  # somebody may have left a pipe
+        with open(descriptor, encoding="utf-8", errors="replace") as stream:
             return stream.read(1024).strip() == node_name()
     except FileNotFoundError:
         return False

@@ -63,7 +63,9 @@ def test_of_its_own_job_only_what_earlier_runs_left_goes(node: Path) -> None:
         Scratch(str(node), path.name).remove()
 
 
-@pytest.mark.parametrize("change", ["another node's", "nobody says whose", "a link", "another name", "a rank's"])
+@pytest.mark.parametrize(
+    "change", ["another node's", "nobody says whose", "a pipe", "a link", "another name", "a rank's"]
+)
 def test_what_may_be_anothers_stays(node: Path, change: str) -> None:
     path = left(node, f"slurmlet-{UID}-4000000003.0" + (".cn9" if change == "a rank's" else ""))
     match change:
@@ -71,6 +73,9 @@ def test_what_may_be_anothers_stays(node: Path, change: str) -> None:
             (path / "node").write_text("not-this-one")
         case "nobody says whose":
             (path / "node").unlink()
+        case "a pipe":  # at which a runner would wait for ever
+            (path / "node").unlink()
+            os.mkfifo(path / "node")
         case "a link":
             path = path.rename(node / "elsewhere")
             (node / f"slurmlet-{UID}-4000000003.0").symlink_to(path)
