@@ -8,7 +8,7 @@ import os
 import signal
 import stat
 import sys
-from typing import Any, List, Sequence
+from typing import Any, Sequence
 
 from .gate import Gate
 from .join import JoinError, open_by_entering
@@ -16,6 +16,7 @@ from .loop import Loop
 from .process import send
 from .proctree import started_at
 from .runtimes import Bind, Setting
+from .streams import close_all
 
 _LOOK_SECONDS = 0.5
 _MOST_LINKS = 40  # path_resolution(7)
@@ -86,12 +87,7 @@ def _stat_below(root: str, path: str) -> os.stat_result:
             at = [opened[0]] if target.startswith("/") else at
         return os.fstat(at[-1])
     finally:
-        _close(opened)
-
-
-def _close(descriptors: List[int]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)
+        close_all(opened)
 
 
 def guard(runtime: Any, setting: Setting) -> None:
