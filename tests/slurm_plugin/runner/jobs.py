@@ -1,5 +1,6 @@
 """Real runs of the pod runner, each in a process of its own, with the ``process`` runtime and quick timings."""
 
+import contextlib
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from typing import IO, Any
 from slurm_plugin.jobdir import JobDir
 from slurm_plugin.runner import plan
 from slurm_plugin.runner.backoff import Timings
+from slurm_plugin.runner.proctree import descendants
 from slurm_plugin.runner.state import ContainerState, RunnerState, state_from_json
 
 PROJECT = Path(__file__).parents[3]
@@ -196,7 +198,10 @@ class Job:
         raise AssertionError(f"not so after {seconds} s: {state.read_text() if state.exists() else 'no state'}")
 
     def close(self) -> None:
+        """End what was started. Without a PID namespace nobody does it for the containers of a runner that is killed."""
         for process in self.processes:
-            if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
+            alive = process.poll() is None
+            for pid in (process.pid, *(each.pid for each in descendants(process.pid))) if alive else ():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             process.communicate()
