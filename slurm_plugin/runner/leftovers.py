@@ -57,9 +57,8 @@ def _run_of(name: str) -> Optional[Run]:
 
 def _is_here(path: str) -> bool:
     try:
-        descriptor = os.open(
-            os.path.join(path, NODE_FILE), os.O_RDONLY | os.O_NONBLOCK
-        )  # somebody may have left a pipe
+        # Not to wait for the writer of a pipe that somebody may have left there.
+        descriptor = os.open(os.path.join(path, NODE_FILE), os.O_RDONLY | os.O_NONBLOCK)
         with open(descriptor, encoding="utf-8", errors="replace") as stream:
             return stream.read(1024).strip() == node_name()
     except FileNotFoundError:
