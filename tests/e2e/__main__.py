@@ -76,7 +76,7 @@ def main(options: Sequence[str]) -> int:
     begun = time.monotonic()
     for old in totals.REPORTS.glob("e2e-*.xml"):
         old.unlink()
-    own, other = environment_beside("alone", 2), environment_beside("cgroups", 1)
+    own, other = environment_beside("alone", 2), environment_beside("cgroups", 3)
     if not (obstacle := cgroups.obstacle(Layout.from_environment(other))):
         other["CGROUPS"] = "1"
     elsewhere = [f"--ignore={path}" for path in _CONSTRAINED]

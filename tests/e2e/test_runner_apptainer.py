@@ -343,7 +343,7 @@ def test_many_pods_of_one_image_pull_it_once(job: MakeSiteJob, site: Site) -> No
     image = site.image("library/python:3.11-slim")
     jobs = [job(pod(container("a", "python3", "-c", "print(1)", image=image)), executable=counting) for _ in range(12)]
     for process in [j.start() for j in jobs]:
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, output
     words = calls.read_text().split()
     assert words.count("exec") == len(jobs)
