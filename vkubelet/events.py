@@ -1,12 +1,13 @@
 """Events about pods and the node: told once, counted when repeated, never in anybody's way.
 
-Telling only puts an event into a bounded queue; one task writes them, at a limited rate, and drops what it can't keep
-up with. An event that the runner numbered gets a name made of that number, so that an agent that was started anew
+Telling only puts an event into a bounded queue; one task writes them, at a limited rate, warnings first, and drops what
+it can't keep up with: of thousands of pods that are submitted at once the one that fails is told of. An event that the runner numbered gets a name made of that number, so that an agent that was started anew
 (or a second one) tells it into the same object, and the API server says that it is there already.
 """
 
 import asyncio
 import hashlib
+import itertools
 import logging
 import time
 from collections import OrderedDict
@@ -22,7 +23,7 @@ from .kube import Json, Kube
 
 log = logging.getLogger(__name__)
 
-_QUEUE = 2000
+_QUEUE, _QUEUE_WITH_WARNINGS = 2000, 2500
 _PER_SECOND = 50.0
 _BURST = 100.0
 _REMEMBERED = 4000
@@ -73,7 +74,8 @@ class Recorder:
         self._kube = kube
         self._node = node
         self._clock = clock
-        self._queue: asyncio.Queue[Event] = asyncio.Queue(_QUEUE)
+        self._queue: asyncio.PriorityQueue[tuple[bool, int, Event]] = asyncio.PriorityQueue()
+        self._numbers = itertools.count()  # among equals the first comes first
         self._told: OrderedDict[tuple[Subject, str, str], _Told] = OrderedDict()
         self._dropped = 0
         self._tokens = _BURST
@@ -99,15 +101,16 @@ class Recorder:
         self._put(Event(subject, kind, reason, shorten(message, _MESSAGE - 40), at, key, count, last_at))
 
     def _put(self, event: Event) -> None:
-        try:
-            self._queue.put_nowait(event)
-        except asyncio.QueueFull:
+        can_wait = event.type != "Warning"
+        if self._queue.qsize() >= (_QUEUE if can_wait else _QUEUE_WITH_WARNINGS):
             self._dropped += 1
+        else:
+            self._queue.put_nowait((can_wait, next(self._numbers), event))
 
     async def run(self) -> None:
         """Write what was told, until cancelled."""
         while True:
-            event = await self._queue.get()
+            _, _, event = await self._queue.get()
             await self._throttle()
             try:
                 await self._write(event)

@@ -97,6 +97,14 @@ async def test_more_than_the_queue_holds_is_dropped_and_nothing_waits(recorder, 
     assert 0 < len(kube.objects) <= 2000
 
 
+async def test_a_warning_is_told_though_thousands_of_other_events_came_before_it(recorder, kube):
+    for number in range(3000):
+        recorder.tell(POD, "Normal", "SlurmSubmitted", f"job {number}")
+    recorder.tell(POD, "Warning", "Failed", "no")
+    await settle()
+    assert "Failed" in [event["reason"] for event in kube.objects.values()]
+
+
 def test_names_are_valid_and_differ():
     long = Subject("Pod", "default", "x" * 253, "u")
     first = Event(long, "Normal", "A", "m", 1.0, "1")
