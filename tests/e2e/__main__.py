@@ -26,7 +26,9 @@ from .testbed import TESTBED, environment_beside
 
 _AT_ONCE = "2"
 _TOGETHER = "e2e and not last and not alone"
-_CONSTRAINED = tuple(f"tests/e2e/test_{name}.py" for name in ("cgroups", "tenancy", "rules", "runner_apptainer", "mpi"))
+_CONSTRAINED = tuple(
+    f"tests/e2e/test_{name}.py" for name in ("cgroups", "tenancy", "rules", "runner_apptainer", "mpi", "streaming")
+)
 _NO_TESTS = 5  # pytest's exit code
 _HEARTBEAT_SECONDS = 30.0
 
