@@ -77,8 +77,9 @@ class OwnerGate(Generic[K]):
             del self._owners[owner]  # a pod without a controller is its own owner and submits no more
         elif len(self._owners) > _MOST_OWNERS:
             now = self._clock()
-            closed = {name: each for name, each in self._owners.items() if each.closed_until > now}
-            self._owners = closed | {name: each for name, each in self._owners.items() if each.trying is not None}
+            self._owners = {
+                name: each for name, each in self._owners.items() if each.trying is not None or each.closed_until > now
+            }
 
     def rejected(self, owner: str, key: K, refusal: Refusal, *, limit_seconds: float) -> None:
         """Slurm refused a job of the owner's; many refusals of jobs under way at once count as one."""
