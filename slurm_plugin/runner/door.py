@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Callable, Iterator, List, Optional, Sequence
 
 from .container import ContainerLife
-from .loop import READ
+from .loop import READ, Task
 from .shared import Shared
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ _AGAIN_SECONDS = 1.0
 # So many are kept for the pod itself, which is not to fail of its visitors, and so many a visitor may need at once.
 _OWN_DESCRIPTORS = 128
 _DESCRIPTORS = 8
+_FEWEST = 2  # one who stays to hear of the pod's end, and one through whom something is asked
 
 
 @contextlib.contextmanager
@@ -46,10 +47,9 @@ class Door:
         self._admit = admit
         self._shared = shared
         self._lives = lives
-        self._socket: Optional[socket.socket] = None
-        self._listening = False
+        self._serving: Optional[Task] = None
         self._visits: List[Visit] = []
-        self._most = max(1, (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _OWN_DESCRIPTORS) // _DESCRIPTORS)
+        self._most = max(_FEWEST, (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _OWN_DESCRIPTORS) // _DESCRIPTORS)
 
     def open(self) -> None:
         """Listen, and say where. A pod whose door can't be made runs all the same; its job's output tells why."""
@@ -66,18 +66,7 @@ class Door:
             listener.close()
             return
         listener.setblocking(False)
-        self._socket = listener
-        self._listen()
-
-    def _listen(self) -> None:
-        if self._socket is not None:
-            self._shared.loop.watch(self._socket.fileno(), READ, self._accept)
-            self._listening = True
-
-    def _rest(self) -> None:
-        if self._socket is not None and self._listening:
-            self._shared.loop.unwatch(self._socket.fileno())
-            self._listening = False
+        self._serving = self._shared.loop.spawn(self._serve(listener), "door")
 
     def _publish(self, path: str) -> None:
         run = self._shared.book.facts.run
@@ -87,32 +76,37 @@ class Door:
             json.dump({"job_id": run.job_id, "restart": run.restart, "path": path}, stream)
         os.rename(temporary, target)
 
-    def _accept(self) -> None:
-        if self._socket is None:
-            return
-        self._visits = [visit for visit in self._visits if not visit.ended.done]
-        if len(self._visits) < self._most:
-            try:
-                from .visits import Visit
+    async def _serve(self, listener: socket.socket) -> None:
+        try:
+            while True:
+                await self._shared.loop.ready(listener.fileno(), READ)
+                if not self._let_in(listener):  # who waits is still there: to ask at once again would take a whole core
+                    await self._shared.loop.sleep(_AGAIN_SECONDS)
+        finally:
+            listener.close()
 
-                connection, _address = self._socket.accept()
-            except (ImportError, OSError) as error:
-                if isinstance(error, OSError) and error.errno not in _NO_ROOM:
-                    return  # it has gone again
-            else:
-                self._visits.append(Visit(self._shared, self._lives, connection, self._admit))
-                return
-        # There is no room, and whoever waits is still there: to ask at once again would take a whole core.
-        self._rest()
-        self._shared.loop.call_later(_AGAIN_SECONDS, self._listen)
+    def _let_in(self, listener: socket.socket) -> bool:
+        """Let in who waits; False if there is no room."""
+        self._visits = [visit for visit in self._visits if not visit.ended.done]
+        if len(self._visits) >= self._most:
+            return False
+        try:
+            from .visits import Visit
+
+            connection, _address = listener.accept()
+        except ImportError:  # no descriptor for its file, or what is in it
+            return False
+        except OSError as error:
+            return error.errno not in _NO_ROOM  # else it has gone again
+        self._visits.append(Visit(self._shared, self._lives, connection, self._admit))
+        return True
 
     async def close(self) -> None:
         """Let nobody in any more; give those inside a moment to hear how what they are with has ended."""
-        if self._socket is None:
+        if self._serving is None:
             return
-        self._rest()
-        self._socket.close()
-        self._socket = None
+        self._serving.cancel()
+        await self._shared.loop.first(self._serving)
         deadline = self._shared.loop.now() + _LEAVE_SECONDS
         for visit in self._visits:
             visit.leave()
